@@ -1,0 +1,1 @@
+"""Bounded jobs: scoring files, the demo, the simulator, model training."""

@@ -1,0 +1,81 @@
+"""Keys: how users, scores and messages are named in tables, queues and caches.
+
+A user id is data: whatever it contains, two different ids never share a key, and one id never reaches another's key.
+"""
+
+import hashlib
+import re
+
+from .activity import format_time_ms
+
+_MAX_ID_BYTES = 1_024  # DynamoDB allows 2,048 bytes in a partition key, prefix included
+_HASHED = "sha256:"
+_SQS_GROUP_ID = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
+_HASHED_GROUP = "sha256-"
+_LOGGABLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+LATEST_SK = "LATEST"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def user_token(global_user_id: str) -> str:
+    """Names a user inside a key: the id itself, or ``sha256:…`` where it is over 1,024 bytes.
+
+    An id that itself begins with ``sha256:`` is hashed too, so that no id can pose as another's hash.
+    """
+    if len(global_user_id.encode()) > _MAX_ID_BYTES or global_user_id.startswith(_HASHED):
+        return _HASHED + _sha256(global_user_id)
+    return global_user_id
+
+
+def user_pk(global_user_id: str) -> str:
+    """The partition key of a user's items: ``USER#<globalUserId>``."""
+    return "USER#" + user_token(global_user_id)
+
+
+def score_sk(time_ms: int, activity_id: str) -> str:
+    """The sort key of the score an activity caused: its time (UTC, fixed width), then a hash of its id.
+
+    Text order is time order, and two activities in one millisecond keep both scores.
+    """
+    return f"SCORE#{format_time_ms(time_ms)}#{_sha256(activity_id)[:16]}"
+
+
+def arm_cache_key(global_user_id: str) -> str:
+    """The key of a user's entry in the ARM cache: ``user:{globalUserId}``."""
+    return "user:" + user_token(global_user_id)
+
+
+def causal_version(time_ms: int, activity_id: str) -> str:
+    """Orders what activities caused by (time, activityId): a greater text is newer.
+
+    Times before the year 1 cannot occur (see ``parse_time_ms``); the offset keeps the digits positive.
+    """
+    return f"{time_ms + 62_135_596_800_000:015d}#{activity_id}"
+
+
+def deduplication_id(worker: str, activity_id: str) -> str:
+    """The FIFO deduplication id of an activity: the same activity sent twice by a worker is one message."""
+    return _sha256(f"{worker}\0{activity_id}")
+
+
+def fifo_group_id(global_user_id: str) -> str:
+    """The FIFO message group of a user: the id itself, or its hash where SQS's alphabet or 128 characters forbid it.
+
+    Source: SQS developer guide, MessageGroupId.
+    """
+    if _SQS_GROUP_ID.fullmatch(global_user_id) and not global_user_id.startswith(_HASHED_GROUP):
+        return global_user_id
+    return _HASHED_GROUP + _sha256(global_user_id)
+
+
+def loggable_id(activity_id: str) -> str:
+    """An activity id as it may stand in a log: itself where it is plain, else a hash.
+
+    Ids come from outside and may hold an e-mail address or control characters.
+    """
+    if _LOGGABLE_ID.fullmatch(activity_id):
+        return activity_id
+    return f"sha256:{_sha256(activity_id)[:16]}"

@@ -1,0 +1,1 @@
+"""The streaming workers, their registry and the command line."""

@@ -1,0 +1,1 @@
+"""The fan-identity command, one module a command."""

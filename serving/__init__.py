@@ -1,0 +1,1 @@
+"""Lookups while the fan waits (never imports Beam)."""

@@ -1,0 +1,40 @@
+"""Packages the repository's root as the import package ``fan_identity``.
+
+Beam ships this same file to remote workers with ``--setup_file``, so it stays free of build-time imports.
+"""
+
+from setuptools import setup
+
+PACKAGES = ["", "domain", "io", "io.sqlite", "transforms", "pipelines", "pipelines.cli", "batch", "serving"]
+
+
+def _import_name(folder: str) -> str:
+    return f"fan_identity.{folder}" if folder else "fan_identity"
+
+
+setup(
+    name="fan-identity",
+    version="0.1.0",
+    description="Tells fans from bots during a ticket sale: Apache Beam pipelines from activity streams to risk scores",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[_import_name(folder) for folder in PACKAGES],
+    package_dir={_import_name(folder): folder.replace(".", "/") or "." for folder in PACKAGES},
+    package_data={"fan_identity": ["py.typed"], "fan_identity.io": ["*.json"], "fan_identity.batch": ["*.html.j2"]},
+    # setup.py stands in the package's own folder and would otherwise be taken for one of its modules.
+    exclude_package_data={"fan_identity": ["setup.py"]},
+    install_requires=[
+        "apache-beam>=2.77,<3",
+        "jinja2>=3.1",
+        "msgspec>=0.21",
+        "plotly>=6",
+        "pyarrow>=20",
+        "pydantic>=2.12",
+        "pydantic-settings>=2.12",
+        "python-json-logger>=4",
+        "rich>=14",
+        "typer>=0.20",
+        "ua-parser[regex]>=1.0",
+    ],
+    entry_points={"console_scripts": ["fan-identity=fan_identity.pipelines.cli.main:main"]},
+)
