@@ -25,6 +25,7 @@ setup(
     exclude_package_data={"fan_identity": ["setup.py"]},
     install_requires=[
         "apache-beam>=2.77,<3",
+        "crawler-user-agents>=1.40",
         "jinja2>=3.1",
         "msgspec>=0.21",
         "plotly>=6",

@@ -30,7 +30,8 @@ ACTIVITY_TYPES: tuple[str, ...] = (
 TYPE_INDEX: dict[str, int] = {name: index for index, name in enumerate(ACTIVITY_TYPES)}
 
 _MAX_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last time ISO 8601's four-digit year can write
-_MIN_EPOCH_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+MIN_EPOCH_MS = -62_135_596_800_000
+"""0001-01-01T00:00:00Z, the earliest time an activity can have."""
 
 
 class MalformedRecordError(ValueError):
@@ -127,7 +128,7 @@ def parse_time_ms(value: int | float | str) -> int:
         milliseconds = math.floor(value)
     else:
         milliseconds = value
-    if not _MIN_EPOCH_MS <= milliseconds <= _MAX_EPOCH_MS:
+    if not MIN_EPOCH_MS <= milliseconds <= _MAX_EPOCH_MS:
         raise MalformedRecordError("occurredAt is outside the years 1 to 9999")
     return milliseconds
 

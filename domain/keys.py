@@ -6,7 +6,7 @@ A user id is data: whatever it contains, two different ids never share a key, an
 import hashlib
 import re
 
-from .activity import format_time_ms
+from .activity import MIN_EPOCH_MS, format_time_ms
 
 _MAX_ID_BYTES = 1_024  # DynamoDB allows 2,048 bytes in a partition key, prefix included
 _HASHED = "sha256:"
@@ -51,14 +51,14 @@ def arm_cache_key(global_user_id: str) -> str:
 def causal_version(time_ms: int, activity_id: str) -> str:
     """Orders what activities caused by (time, activityId): a greater text is newer.
 
-    Times before the year 1 cannot occur (see ``parse_time_ms``); the offset keeps the digits positive.
+    Fixed width, so that text order is time order.
     """
-    return f"{time_ms + 62_135_596_800_000:015d}#{activity_id}"
+    return f"{time_ms - MIN_EPOCH_MS:015d}#{activity_id}"
 
 
 def deduplication_id(worker: str, activity_id: str) -> str:
     """The FIFO deduplication id of an activity: the same activity sent twice by a worker is one message."""
-    return _sha256(f"{worker}\0{activity_id}")
+    return _sha256(f"{worker}\0{activity_id}")[:32]
 
 
 def fifo_group_id(global_user_id: str) -> str:

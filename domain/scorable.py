@@ -41,7 +41,8 @@ def rejection(activity: Activity, time_ms: int, rules: ScorableRules) -> Rejecti
     """Says why an activity is not scorable, or None where it is.
 
     Args:
-        activity: decoded; ``time_ms`` is its ``activity.time_ms``, passed because reading it costs a parse.
+        activity: decoded.
+        time_ms: its ``activity.time_ms``, passed because reading it costs a parse.
         rules: what the worker accepts.
     """
     if activity.activity_type not in TYPE_INDEX:

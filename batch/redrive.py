@@ -1,0 +1,104 @@
+"""Sending dead letters again: back through the door they came in by.
+
+A letter of an enqueue worker is decoded, filtered and queued like a record just read; a letter of a scoring worker
+goes back into the queue. What fails again stays a dead letter with one more attempt.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from ..domain.activity import MalformedRecordError
+from ..domain.records import Batch, DeadLetter, RawRecord
+from ..domain.scorable import ScorableRules, rejection
+from ..io import access_log
+from ..io.backends import Backends
+from ..io.ports import QueueEntry
+from ..io.sqlite.dead_letters import StoredDeadLetter
+from ..pipelines.registry import WORKERS, Kind
+from ..transforms.enqueue import decode_batch, facts_with_user, queue_entry
+from ..transforms.score import group_of
+
+
+@dataclass(frozen=True)
+class RedriveResult:
+    """What became of the letters.
+
+    Attributes:
+        queued: sent again.
+        rejected: read now, but not scorable: done with.
+        failed: failed again; they wait.
+    """
+
+    queued: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+def redrive(letters: Sequence[StoredDeadLetter], rules: ScorableRules, backends: Backends) -> RedriveResult:
+    """Sends letters again and marks those that got through.
+
+    Marked only after the queue has them: a run killed in between sends them twice, and scoring twice changes nothing.
+
+    Raises:
+        BackendUnavailableError: the store cannot be read or written.
+    """
+    request_id = uuid.uuid4().hex
+    result = RedriveResult()
+    for stored in letters:
+        if _is_message(stored):
+            result = _requeue(stored, backends, result)
+        else:
+            result = _enqueue(stored, request_id, rules, backends, result)
+    return result
+
+
+def _is_message(stored: StoredDeadLetter) -> bool:
+    worker = WORKERS.get(stored.letter.worker)
+    return worker is not None and worker.kind is Kind.SCORE
+
+
+def _requeue(stored: StoredDeadLetter, backends: Backends, result: RedriveResult) -> RedriveResult:
+    letter = stored.letter
+    entry = QueueEntry(
+        group_id=group_of(letter.payload),
+        # Its own id for each attempt: the message's would still be known as a duplicate.
+        deduplication_id=f"{letter.dead_letter_id}/{letter.attempts}",
+        body=letter.payload,
+    )
+    backends.open_queue().send([entry])
+    backends.open_sqlite_dead_letters().mark_redriven([letter.dead_letter_id])
+    return replace(result, queued=result.queued + 1)
+
+
+def _enqueue(
+    stored: StoredDeadLetter, request_id: str, rules: ScorableRules, backends: Backends, result: RedriveResult
+) -> RedriveResult:
+    letter = stored.letter
+    letters = backends.open_sqlite_dead_letters()
+    raw = _raw_record(letter)
+    batch = decode_batch(Batch(request_id, letter.source, [raw]), letter.worker)
+    if batch.dead_letters:
+        again = batch.dead_letters[0]
+        letters.write([msgspec.structs.replace(again, attempts=letter.attempts + 1)])
+        return replace(result, failed=result.failed + 1)
+    record = batch.items[0]
+    if rejection(record.activity, record.time_ms, rules) is not None:
+        letters.mark_redriven([letter.dead_letter_id])
+        return replace(result, rejected=result.rejected + 1)
+    backends.open_arai().observe([facts_with_user(record)])
+    backends.open_queue().send([queue_entry(record, request_id, letter.worker)])
+    letters.mark_redriven([letter.dead_letter_id])
+    return replace(result, queued=result.queued + 1)
+
+
+def _raw_record(letter: DeadLetter) -> RawRecord:
+    """The record as its source delivered it. A CSV row cannot be read without its header, so it fails again."""
+    if not access_log.matches(letter.payload):
+        return RawRecord(letter.payload, letter.position, letter.payload)
+    try:
+        return RawRecord(letter.payload, letter.position, access_log.activity_of(letter.payload))
+    except MalformedRecordError as error:
+        return RawRecord(letter.payload, letter.position, None, str(error))

@@ -1,0 +1,73 @@
+"""The queue's message: an activity to score, with what is needed to route and trace it."""
+
+import hashlib
+
+import msgspec
+
+from .activity import MIN_EPOCH_MS, MalformedRecordError
+from .records import DecodedRecord
+
+
+class ScoringMessage(msgspec.Struct, rename="camel", frozen=True):
+    """One message of accountActivityQueue.
+
+    Attributes:
+        global_user_id: whose activity.
+        activity_id: the activity that causes the score.
+        activity_type: its type.
+        occurred_at: when it happened, epoch milliseconds.
+        request_id: the request that enqueued it; scores and dead letters keep it.
+        worker: the worker that enqueued it.
+        activity: the activity's original JSON, unknown fields included.
+    """
+
+    global_user_id: str
+    activity_id: str
+    activity_type: str
+    occurred_at: int
+    request_id: str
+    worker: str
+    activity: msgspec.Raw
+
+
+_decoder = msgspec.json.Decoder(ScoringMessage)
+_encoder = msgspec.json.Encoder()
+
+
+def message_of(record: DecodedRecord, request_id: str, worker: str) -> ScoringMessage:
+    """The message for a scorable activity (whose ``global_user_id`` is set)."""
+    activity = record.activity
+    if activity.global_user_id is None or record.raw.body is None:
+        raise ValueError("a message needs a user and a body: filter before enqueueing")
+    return ScoringMessage(
+        global_user_id=activity.global_user_id,
+        activity_id=activity.activity_id,
+        activity_type=activity.activity_type,
+        occurred_at=record.time_ms,
+        request_id=request_id,
+        worker=worker,
+        activity=msgspec.Raw(record.raw.body),
+    )
+
+
+def encode_message(message: ScoringMessage) -> bytes:
+    """The message as JSON in UTF-8."""
+    return _encoder.encode(message)
+
+
+def decode_message(body: bytes) -> ScoringMessage:
+    """Reads a message.
+
+    Raises:
+        MalformedRecordError: not a message of ours.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedRecordError(f"not a scoring message: {error}") from None
+
+
+def precedence(message: ScoringMessage) -> bytes:
+    """Orders two messages that claim one activity id: the earlier one first, then by content (16 bytes)."""
+    digest = hashlib.blake2b(bytes(message.activity), digest_size=8).digest()
+    return (message.occurred_at - MIN_EPOCH_MS).to_bytes(8, "big") + digest

@@ -1,0 +1,106 @@
+"""What a score becomes in the table and in the ARM cache."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .activity import format_time_ms
+from .keys import LATEST_SK, arm_cache_key, causal_version, score_sk, user_pk
+from .messages import ScoringMessage
+from .scorecard import REASON_CODES, SCALE, ModelScore, Reason
+
+_FEATURE_OF_CODE: dict[str, str] = {code: feature for feature, code in REASON_CODES.items()}
+
+STORED_REASONS = 5
+"""Reasons kept with a score, the strongest first. ``otherPoints`` is the sum of the rest, so that base, reasons and
+others still add up exactly to the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """An entry of the ARM cache.
+
+    Attributes:
+        key: ``user:{globalUserId}``.
+        version: orders entries of one key by the activity that caused them; the greater one stays.
+        value: the reference's four fields, then ``modelVersion`` and ``reasons``.
+    """
+
+    key: str
+    version: str
+    value: Mapping[str, Any]
+
+
+def score_item(message: ScoringMessage, score: ModelScore, worker: str, written_at_ms: int) -> dict[str, Any]:
+    """The item of one score; the same activity and score always give the same keys.
+
+    Args:
+        message: the activity that caused it.
+        score: what the model said.
+        worker: the worker that scored.
+        written_at_ms: the time of writing, epoch milliseconds; with ``requestId`` the only part that names the run.
+
+    Returns:
+        A JSON object with ``PK``, ``SK`` and the attributes ``docs/record-formats.md`` lists.
+    """
+    kept = score.reasons[:STORED_REASONS]
+    return {
+        "PK": user_pk(message.global_user_id),
+        "SK": score_sk(message.occurred_at, message.activity_id),
+        "type": "score",
+        "globalUserId": message.global_user_id,
+        "activityId": message.activity_id,
+        "activityType": message.activity_type,
+        "occurredAt": format_time_ms(message.occurred_at),
+        "accountScore": score.account_score,
+        "armRisk": score.arm_risk,
+        "bonScore": score.bon_score,
+        "clusterId": None,
+        "modelVersion": score.model_version,
+        "reasons": [{"code": reason.code, "value": reason.value, "points": reason.points} for reason in kept],
+        "baseScore": score.base_score,
+        "otherPoints": _other_points(score),
+        "requestId": message.request_id,
+        "worker": worker,
+        "dateUpdated": format_time_ms(written_at_ms),
+    }
+
+
+def _other_points(score: ModelScore) -> float:
+    """The points of the reasons that are not stored, exact in hundredths."""
+    return sum(round(reason.points * SCALE) for reason in score.reasons[STORED_REASONS:]) / SCALE
+
+
+def latest_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A score's item as the user's latest: the same under the fixed sort key ``LATEST``."""
+    return {**item, "SK": LATEST_SK, "scoreSK": item["SK"]}
+
+
+def version_of(message: ScoringMessage) -> str:
+    """The version of everything this activity causes."""
+    return causal_version(message.occurred_at, message.activity_id)
+
+
+def cache_entry(message: ScoringMessage, score: ModelScore) -> CacheEntry:
+    """The ARM cache's entry for a score."""
+    return CacheEntry(
+        key=arm_cache_key(message.global_user_id),
+        version=version_of(message),
+        value={
+            "global_user_id": message.global_user_id,
+            "arm_risk": score.arm_risk,
+            "timestamp": message.occurred_at,
+            "score_date": format_time_ms(message.occurred_at)[:10],
+            "modelVersion": score.model_version,
+            "reasons": [reason.code for reason in score.reasons[:STORED_REASONS]],
+        },
+    )
+
+
+def stored_reasons(item: Mapping[str, Any]) -> list[Reason]:
+    """A stored score's reasons, the strongest first, as ``describe`` takes them."""
+    return [
+        Reason(code, _FEATURE_OF_CODE.get(code, code), entry["value"], entry["points"])
+        for entry in item["reasons"]
+        for code in [str(entry["code"])]
+    ]

@@ -1,0 +1,27 @@
+"""What ends a command early: the user's mistakes, and backends out of reach. Each says it in one line."""
+
+from typing import ClassVar
+
+
+class FanIdentityError(Exception):
+    """An expected failure: its message is one line for people and needs no stack.
+
+    Constructed with the message alone, so that it survives the way between Beam's processes (pickling).
+
+    Attributes:
+        exit_code: what the command line ends with. 0 and 1 are taken by "done" and "done with dead letters".
+    """
+
+    exit_code: ClassVar[int] = 3
+
+
+class UsageError(FanIdentityError):
+    """The user's mistake: the message names the setting or file and the remedy."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class BackendUnavailableError(FanIdentityError):
+    """A backend is out of reach, a disk is full, a file vanished: the same command may work later."""
+
+    exit_code: ClassVar[int] = 3

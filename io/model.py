@@ -1,0 +1,35 @@
+"""The embedded model: the scorecard file that comes with the package, or another one."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from ..domain.profile import Profile
+from ..domain.scorecard import ModelScore, Scorecard
+
+
+class EmbeddedModel:
+    """Scores profiles in this process, without a server."""
+
+    def __init__(self, scorecard: Scorecard) -> None:
+        self.scorecard = scorecard
+
+    @classmethod
+    def packaged(cls) -> "EmbeddedModel":
+        """The scorecard in ``io/scorecard.json``, trained by ``batch/train_scorecard.py``."""
+        return cls(Scorecard.from_json(files("fan_identity.io").joinpath("scorecard.json").read_bytes()))
+
+    @classmethod
+    def from_file(cls, path: Path) -> "EmbeddedModel":
+        """A scorecard file.
+
+        Raises:
+            OSError: it cannot be read.
+            ScorecardError: it is no scorecard.
+        """
+        return cls(Scorecard.from_json(path.read_bytes()))
+
+    def score(self, profiles: Sequence[Profile]) -> list[ModelScore]:
+        """One score per profile, in order."""
+        score = self.scorecard.score
+        return [score(profile) for profile in profiles]

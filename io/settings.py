@@ -1,0 +1,71 @@
+"""The settings of every command: environment variables ``FAN_IDENTITY_…`` first, then the command's flags.
+
+Secrets belong in the environment and are read where they are used; none is printed or put into a pipeline.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .errors import UsageError
+
+
+class Settings(BaseSettings):
+    """What a run needs to know.
+
+    Attributes:
+        app_name: the worker to run where no name is given (read from ``APP_NAME``, as the Lambda reference has it).
+        store: one address for queue, table, cache, dead letters and profiles together.
+        queue: the queue's address; the store where None. Likewise ``table``, ``cache``, ``dead_letters``, ``arai``.
+        model: the model's address; the model that comes with the package where None.
+        horizon: activities older than this before ``now`` are rejected; None for no limit in bounded runs.
+        internal_accounts: user ids that are never scored.
+        batch_size: how many records one Beam element carries.
+        visibility_timeout: how long a received message is hidden from others.
+        prism: path of the Prism binary; searched in PATH where None.
+        log_level: of this program's own log.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FAN_IDENTITY_", extra="forbid", frozen=True)
+
+    app_name: str | None = Field(default=None, validation_alias="APP_NAME")
+    store: str | None = None
+    queue: str | None = None
+    table: str | None = None
+    cache: str | None = None
+    dead_letters: str | None = None
+    arai: str | None = None
+    model: str | None = None
+    horizon: timedelta | None = None
+    internal_accounts: Annotated[frozenset[str], NoDecode] = frozenset()
+    batch_size: int = Field(default=500, ge=1, le=10_000)
+    visibility_timeout: timedelta = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    prism: str | None = None
+    log_level: str = Field(default="WARNING", pattern="(?i)^(debug|info|warning|error)$")
+
+    @field_validator("internal_accounts", mode="before")
+    @classmethod
+    def _split_accounts(cls, value: object) -> object:
+        """An environment variable lists accounts separated by commas."""
+        if isinstance(value, str):
+            return frozenset(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Reads the environment; a flag that is not None overrides it.
+
+    Raises:
+        UsageError: naming each setting that does not fit and what was expected.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        # The value is not repeated: it may be a secret or a user id.
+        problems = "; ".join(
+            f"setting {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise UsageError(f"{problems} (a flag, or FAN_IDENTITY_<SETTING> in the environment)") from None

@@ -1,0 +1,232 @@
+"""One SQLite file as queue, table, ARM cache, dead letters and activity log: opening it, its schema, its errors.
+
+Durability: write-ahead log with ``synchronous=NORMAL``. A killed process loses nothing it committed. A power cut may
+take back the last commits, but only the newest ones and never one without those after it; the log is shared by all
+parts, so an effect is never lost whose message stayed deleted.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ..errors import BackendUnavailableError, UsageError
+
+_APPLICATION_ID: Final = 0x46414E49  # "FANI": tells our files from other SQLite files
+_SCHEMA_VERSION: Final = 1
+_BUSY_TIMEOUT_SECONDS: Final = 30.0
+
+_SCHEMA: Final = """
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    queue TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    sent_at INTEGER NOT NULL,
+    receive_count INTEGER NOT NULL DEFAULT 0,
+    receipt TEXT
+);
+CREATE INDEX messages_by_group ON messages (queue, group_id, seq);
+CREATE TABLE message_groups (
+    queue TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    head_seq INTEGER NOT NULL,
+    locked_until INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (queue, group_id)
+) WITHOUT ROWID;
+CREATE INDEX message_groups_by_head ON message_groups (queue, head_seq, locked_until);
+CREATE TABLE deduplication (
+    queue TEXT NOT NULL,
+    deduplication_id BLOB NOT NULL,
+    sent_at INTEGER NOT NULL,
+    precedence BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (queue, deduplication_id)
+) WITHOUT ROWID;
+CREATE TABLE items (
+    table_name TEXT NOT NULL,
+    pk TEXT NOT NULL,
+    sk TEXT NOT NULL,
+    version TEXT,
+    body BLOB NOT NULL,
+    PRIMARY KEY (table_name, pk, sk)
+) WITHOUT ROWID;
+CREATE TABLE arm_cache (
+    key TEXT PRIMARY KEY,
+    version TEXT NOT NULL,
+    value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    dead_letter_id TEXT PRIMARY KEY,
+    worker TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    error TEXT NOT NULL,
+    stack TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    activity_id TEXT,
+    source TEXT NOT NULL,
+    position TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    written_at INTEGER NOT NULL,
+    redriven_at INTEGER
+);
+CREATE TABLE activities (
+    user TEXT NOT NULL,
+    time_ms INTEGER NOT NULL,
+    activity_id TEXT NOT NULL,
+    type_index INTEGER NOT NULL,
+    address INTEGER NOT NULL,
+    device INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    PRIMARY KEY (user, time_ms, activity_id)
+) WITHOUT ROWID;
+CREATE TABLE positions (
+    worker TEXT NOT NULL,
+    source TEXT NOT NULL,
+    position TEXT NOT NULL,
+    PRIMARY KEY (worker, source)
+) WITHOUT ROWID;
+"""
+
+
+class SqliteStore:
+    """A connection per thread to one SQLite file, made when first used.
+
+    Instances pickle as their path, so a worker process opens its own connections.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.path = path
+        self._create = create
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type["SqliteStore"], tuple[Path]]:
+        """Connections stay behind: a copy in another process opens its own."""
+        return (SqliteStore, (self.path,))
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection, opened and the schema made if need be.
+
+        Raises:
+            UsageError: the path is a folder, its folder is missing, or it is no store of ours.
+            BackendUnavailableError: the file cannot be opened, is locked or the disk is full.
+        """
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        # A forked process must not use its parent's connection: SQLite's locks belong to the process.
+        if connection is None or self._local.pid != os.getpid():
+            connection = self._open()
+            self._local.connection = connection
+            self._local.pid = os.getpid()
+        return connection
+
+    def close(self) -> None:
+        """Closes this thread's connection, if there is one."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    @contextmanager
+    def transaction(self) -> Generator[sqlite3.Connection]:
+        """One write transaction: all of it is committed, or none.
+
+        Raises:
+            BackendUnavailableError: the disk is full, the file is locked for 30 s, or reading or writing failed.
+        """
+        connection = self.connection
+        with self.translated_errors():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def translated_errors(self) -> Generator[None]:
+        """Turns SQLite's errors of the environment into errors of ours; programming errors pass."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise BackendUnavailableError(f"store {self.path}: {_remedy(error)}") from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, (sqlite3.ProgrammingError, sqlite3.IntegrityError)):
+                raise
+            raise BackendUnavailableError(f"store {self.path}: {error}; the file may be damaged") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path.is_dir():
+            raise UsageError(f"store {self.path} is a folder; name a file, such as sqlite:///{self.path}/fans.db")
+        if not self.path.exists():
+            if not self._create:
+                raise UsageError(f"store {self.path} does not exist; make it with: fan-identity score INPUT --store …")
+            if not self.path.parent.is_dir():
+                raise UsageError(
+                    f"store {self.path}: there is no folder {self.path.parent} "
+                    f"(an absolute path needs four slashes: sqlite:////folder/file.db)"
+                )
+        with self.translated_errors():
+            # Threads keep to their own connection (thread-local), but one is closed by whichever thread ends last.
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        try:
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            raise UsageError(f"store {self.path} is not an SQLite file; name another file") from None
+        if application_id != _APPLICATION_ID and tables:
+            raise UsageError(f"store {self.path} is an SQLite file of another program; name another file")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA cache_size=-32768")  # 32 MiB
+        connection.execute("PRAGMA wal_autocheckpoint=4000")  # 16 MiB of log before pages are copied back
+        if not tables:
+            self._create_schema(connection)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != _SCHEMA_VERSION:
+            raise UsageError(
+                f"store {self.path} has format {version}, this program reads {_SCHEMA_VERSION}; use a new file"
+            )
+
+    @staticmethod
+    def _create_schema(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        # Another process may have made the schema while we waited for the lock.
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+
+def _remedy(error: sqlite3.OperationalError) -> str:
+    text = str(error)
+    if "full" in text:
+        return "the disk is full; free space and run the same command again, nothing committed is lost"
+    if "locked" in text or "busy" in text:
+        return f"another process kept it locked for {_BUSY_TIMEOUT_SECONDS:.0f} s; stop that process and try again"
+    if "readonly" in text or "read-only" in text:
+        return "it cannot be written; check the file's and folder's permissions"
+    if "unable to open" in text:
+        return "it cannot be opened; check the path and its permissions"
+    return text

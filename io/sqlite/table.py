@@ -1,0 +1,114 @@
+"""A table with partition and sort key, and the ARM cache, in SQLite. Newer wins in one statement."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ..ports import Item
+from .store import SqliteStore
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_ITEMS_OF_PARTITION: Final = "FROM items WHERE table_name = ? AND pk = ?"
+
+
+class SqliteTable:
+    """A named table in a store; items are JSON objects with ``PK`` and ``SK``.
+
+    Every method raises BackendUnavailableError where the store cannot be read or written.
+    """
+
+    def __init__(self, store: SqliteStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def put(self, item: Item) -> None:
+        """Writes an item, replacing the one with the same keys."""
+        self.batch_put([item])
+
+    def batch_put(self, items: Sequence[Item]) -> None:
+        """Writes items in one transaction, replacing those with the same keys."""
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO items (table_name, pk, sk, body) VALUES (?, ?, ?, ?)",
+                [(self._name, item["PK"], item["SK"], _encode(item)) for item in items],
+            )
+
+    def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool]:
+        """Writes each (version, item) unless the stored item has that version or a greater one, in one transaction.
+
+        Returns:
+            For each item whether it was written.
+        """
+        written: list[bool] = []
+        with self._store.transaction() as connection:
+            for version, item in items:
+                cursor = connection.execute(
+                    "INSERT INTO items (table_name, pk, sk, version, body) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body "
+                    "WHERE version IS NULL OR excluded.version > version",
+                    (self._name, item["PK"], item["SK"], version, _encode(item)),
+                )
+                written.append(cursor.rowcount > 0)
+        return written
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        """The item with these keys, or None."""
+        with self._store.translated_errors():
+            row = self._store.connection.execute(
+                f"SELECT body {_ITEMS_OF_PARTITION} AND sk = ?", (self._name, pk, sk)
+            ).fetchone()
+        return None if row is None else _decode(row[0])
+
+    def query(
+        self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None
+    ) -> list[Item]:
+        """A partition's items whose sort key begins with ``sk_prefix``, in sort key order or the reverse."""
+        direction = "DESC" if newest_first else "ASC"
+        with self._store.translated_errors():
+            rows = self._store.connection.execute(
+                f"SELECT body {_ITEMS_OF_PARTITION} AND substr(sk, 1, ?) = ? ORDER BY sk {direction} LIMIT ?",
+                (self._name, pk, len(sk_prefix), sk_prefix, -1 if limit is None else limit),
+            ).fetchall()
+        return [_decode(row[0]) for row in rows]
+
+    def scan(self, sk_prefix: str = "") -> Iterator[Item]:
+        """Every item whose sort key begins with ``sk_prefix``, in the order of (PK, SK)."""
+        with self._store.translated_errors():
+            for (body,) in self._store.connection.execute(
+                "SELECT body FROM items WHERE table_name = ? AND substr(sk, 1, ?) = ? ORDER BY pk, sk",
+                (self._name, len(sk_prefix), sk_prefix),
+            ):
+                yield _decode(body)
+
+
+class SqliteArmCache:
+    """The ARM cache in a store: one JSON value per key.
+
+    Every method raises BackendUnavailableError where the store cannot be read or written.
+    """
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def put_if_newer(self, entries: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Writes each (key, version, value) unless the key has that version or a greater one, in one transaction."""
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO arm_cache VALUES (?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET version = excluded.version, value = excluded.value WHERE excluded.version > version",
+                [(key, version, _encode(value)) for key, version, value in entries],
+            )
+
+    def get(self, key: str) -> Mapping[str, Any] | None:
+        """The value of a key, or None where there is none."""
+        with self._store.translated_errors():
+            row = self._store.connection.execute("SELECT value FROM arm_cache WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _decode(row[0])
+
+    def scan(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Every (key, value), in key order."""
+        with self._store.translated_errors():
+            for key, value in self._store.connection.execute("SELECT key, value FROM arm_cache ORDER BY key"):
+                yield key, _decode(value)

@@ -1,0 +1,130 @@
+"""``fan-identity arm``, ``show`` and ``dump``: what the store knows. None of them imports Beam."""
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.table import Table
+
+from ...domain.keys import LATEST_SK, arm_cache_key, user_pk
+from ...domain.scorecard import describe
+from ...domain.scores import stored_reasons
+from ...io.backends import FAN_IDENTITY_TABLE, sqlite_store
+from ...io.errors import UsageError
+from ...io.settings import load_settings
+from ...io.sqlite.store import SqliteStore
+from ...io.sqlite.table import SqliteArmCache, SqliteTable
+from .common import AsJson, Store, out, print_json, printable
+
+User = Annotated[str, typer.Argument(help="The user's globalUserId.", show_default=False)]
+_NAMES_THE_RUN = ("requestId", "dateUpdated")
+
+
+def existing_store(address: str | None) -> SqliteStore:
+    """The store to look into, which must exist.
+
+    Raises:
+        UsageError: no store is named, or there is no such file.
+    """
+    settings = load_settings(store=address)
+    if settings.store is None:
+        raise UsageError("which store? give --store sqlite:///file.db or set FAN_IDENTITY_STORE")
+    return sqlite_store(settings.store, "store", create=False)
+
+
+def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
+    """Look a user's ARM (account risk, 1 to 5) up, as the sale's front end does.
+
+    Examples:
+      fan-identity arm fan-00042 --store sqlite:///fans.db
+
+      fan-identity arm fan-00042 --store sqlite:///fans.db --json
+    """
+    value = SqliteArmCache(existing_store(store)).get(arm_cache_key(user))
+    if as_json:
+        print_json({"data": {"armScore": None if value is None else value["arm_risk"]}})
+    elif value is None:
+        out.print("unknown fan")
+    else:
+        out.print(f"ARM {value['arm_risk']} of 5 (as of {value['score_date']}, model {value['modelVersion']})")
+
+
+def show(
+    user: User,
+    store: Store = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many scores to show, newest first.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Show a user's scores, newest first, and why the latest is what it is.
+
+    Examples:
+      fan-identity show fan-00042 --store sqlite:///fans.db
+
+      fan-identity show fan-00042 --store sqlite:///fans.db --limit 100 --json
+    """
+    table = SqliteTable(existing_store(store), FAN_IDENTITY_TABLE)
+    pk = user_pk(user)
+    latest = table.get(pk, LATEST_SK)
+    history = table.query(pk, "SCORE#", newest_first=True, limit=limit)
+    if as_json:
+        print_json({"globalUserId": user, "latest": latest, "scores": history})
+        return
+    if latest is None:
+        out.print("unknown fan")
+        return
+    print_fan(latest)
+    out.print()
+    out.print(_history_table(history))
+
+
+def print_fan(latest: Mapping[str, Any]) -> None:
+    """One fan's latest score with its reasons."""
+    out.print(printable(latest["globalUserId"]).append(f"  score {latest['accountScore']:.2f} of 100"), end="")
+    out.print(
+        f", ARM {latest['armRisk']} of 5, bot-or-not {latest['bonScore']:.3f}  ({latest['modelVersion']}, "
+        f"after {latest['activityType']} at {latest['occurredAt']})"
+    )
+    out.print(f"  {latest['baseScore']:6.2f}  an average account")
+    for reason in stored_reasons(latest):
+        out.print(f"  {describe(reason)}")
+    out.print(f"  {latest['otherPoints']:+6.2f}  everything else")
+
+
+def _history_table(history: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("time (UTC)", "activity", "score", "ARM", "bot-or-not", "strongest reasons"):
+        table.add_column(column)
+    for item in history:
+        reasons = ", ".join(reason["code"] for reason in item["reasons"][:2])
+        table.add_row(
+            item["occurredAt"],
+            item["activityType"],
+            f"{item['accountScore']:.2f}",
+            str(item["armRisk"]),
+            f"{item['bonScore']:.3f}",
+            reasons,
+        )
+    return table
+
+
+def dump(store: Store = None) -> None:
+    """Write every item and cache entry, sorted, as canonical JSON lines, without what names a run.
+
+    Two stores that went through the same activities dump the same bytes, in whatever order and however often the
+    activities came. Left out are the request id and the time of writing.
+
+    Examples:
+      fan-identity dump --store sqlite:///fans.db > after.jsonl
+
+      diff <(fan-identity dump --store sqlite:///a.db) <(fan-identity dump --store sqlite:///b.db)
+    """
+    opened = existing_store(store)
+    encode = msgspec.json.Encoder(order="sorted").encode
+    for item in SqliteTable(opened, FAN_IDENTITY_TABLE).scan():
+        lasting = {name: value for name, value in item.items() if name not in _NAMES_THE_RUN}
+        sys.stdout.buffer.write(encode(lasting) + b"\n")
+    for key, value in SqliteArmCache(opened).scan():
+        sys.stdout.buffer.write(encode({"cacheKey": key, "value": value}) + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,138 @@
+"""``fan-identity score``: files in, scores out, on this machine."""
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...domain.activity import MalformedRecordError, parse_time_ms
+from ...io.backends import Backends
+from ...io.errors import UsageError
+from ...io.file_ranges import FileFormat
+from ...io.logs import configure_logging
+from ...io.settings import load_settings
+from .common import (
+    AsJson,
+    Format,
+    Horizon,
+    Model,
+    Store,
+    err,
+    finish,
+    ledger_json,
+    ledger_rows,
+    out,
+    parse_duration,
+    parse_format,
+    print_json,
+    two_columns,
+)
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ...batch.weak_label import WeakLabelReport
+
+
+def score(
+    context: typer.Context,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files to score.", show_default=False)],
+    store: Store = None,
+    file_format: Format = None,
+    horizon: Horizon = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="The time to hold activities against, ISO 8601; now unless given.", show_default=False),
+    ] = None,
+    model: Model = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML report with plots to this file.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score files of activities: JSONL, CSV, Parquet, or a web server's access log.
+
+    Reads every record, queues it in order per user, builds the user's profile as of that moment, scores it and
+    stores the score. Scoring the same file again changes nothing. Options of Beam itself follow after --.
+
+    Examples:
+      fan-identity score activities.jsonl --store sqlite:///fans.db
+
+      fan-identity score access.log --store sqlite:///fans.db --report report.html
+
+      fan-identity score day1.parquet day2.parquet --store sqlite:///fans.db --json
+
+      fan-identity score big.jsonl --store sqlite:///fans.db -- --direct_num_workers=2
+      --direct_running_mode=multi_processing
+    """
+    # Beam takes a second to import: only where it is needed.
+    from ...batch.score_files import SCORE_WORKER, score_files  # noqa: PLC0415
+    from ...batch.summary import summarize  # noqa: PLC0415
+    from ...io.files import plan_ranges  # noqa: PLC0415
+    from ..enqueue import RulesOfNow  # noqa: PLC0415
+    from ..runner import drain_on_signal, parse_beam_flags  # noqa: PLC0415
+
+    settings = load_settings(store=store, model=model, horizon=parse_duration(horizon, "horizon"))
+    configure_logging(settings.log_level, SCORE_WORKER, uuid.uuid4().hex)
+    backends = Backends.of(settings)
+    options = parse_beam_flags(context.obj or [], prism=settings.prism)
+    backends.open_model()
+    ranges = plan_ranges(inputs, parse_format(file_format))
+    rules = RulesOfNow(
+        horizon_ms=None if settings.horizon is None else int(settings.horizon.total_seconds() * 1_000),
+        internal_accounts=settings.internal_accounts,
+        as_of_ms=_time(as_of),
+    )
+    with drain_on_signal():
+        run = score_files(ranges, rules, backends, options, batch_size=settings.batch_size, watch=progress_bar)
+    summary = summarize(backends)
+    logs = [item.path for item in ranges if item.format is FileFormat.ACCESS_LOG]
+    weak_label = None
+    if logs and not run.interrupted:
+        from ...batch.weak_label import evaluate_access_log  # noqa: PLC0415
+
+        weak_label = evaluate_access_log(sorted(set(logs)), summary.bon_scores)
+    if report is not None:
+        from ...batch.report import write_report  # noqa: PLC0415
+
+        write_report(report, run, summary, weak_label=weak_label)
+    if as_json:
+        print_json(
+            {
+                **ledger_json(run.ledger),
+                "seconds": round(run.enqueue_seconds + run.score_seconds, 3),
+                "eventsPerSecond": round(run.events_per_second, 1),
+                "users": summary.users,
+                "armDistribution": {str(arm): users for arm, users in summary.arm_distribution.items()},
+                "weakLabel": weak_label,
+            }
+        )
+    else:
+        out.print(two_columns("Records", [*ledger_rows(run.ledger), ("events/s", f"{run.events_per_second:,.0f}")]))
+        out.print()
+        out.print(
+            two_columns("Users by ARM (5 = riskiest)", [(f"ARM {a}", n) for a, n in summary.arm_distribution.items()])
+        )
+        if weak_label is not None:
+            out.print()
+            out.print(_weak_label_table(weak_label))
+        if report is not None:
+            err.print(f"report: {report}")
+    finish(
+        run.ledger,
+        interrupted=run.interrupted,
+        dead_letters_hint=f"fan-identity dead-letters list --store {settings.store}",
+    )
+
+
+def _time(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_time_ms(text)
+    except MalformedRecordError:
+        raise UsageError("--as-of: write a time as 2024-06-14T10:00:00Z") from None
+
+
+def _weak_label_table(report: "WeakLabelReport") -> Any:
+    raise NotImplementedError

@@ -1,0 +1,92 @@
+"""How batches cross between steps and how steps count."""
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import coders
+from apache_beam.metrics.metric import Metrics
+from typing_extensions import override
+
+from ..domain.records import Batch, DeadLetter
+
+NAMESPACE = "fan_identity"
+"""Of every counter; ``Ledger.of`` reads them by name."""
+
+_BYTES_PER_ITEM = 600
+
+
+class BatchCoder(coders.Coder):
+    """Pickles batches where they cross a stage boundary, and tells their size without doing so.
+
+    Beam asks for an element's size after every step; pickling 500 records to answer would cost more than the step.
+    """
+
+    @override
+    def encode(self, value: Batch[Any]) -> bytes:
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+    @override
+    def decode(self, encoded: bytes) -> Batch[Any]:
+        return pickle.loads(encoded)  # noqa: S301 - written by this program's own workers
+
+    @override
+    def estimate_size(self, value: Batch[Any]) -> int:
+        return _BYTES_PER_ITEM * len(value.items)
+
+    @override
+    def is_deterministic(self) -> bool:
+        return False  # never a key
+
+    @override
+    def to_type_hint(self) -> type:
+        return Batch
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    @override
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+coders.registry.register_coder(Batch, BatchCoder)  # pyright: ignore[reportPrivateImportUsage]
+
+
+class BatchTransform(beam.PTransform[Any, Any]):
+    """A PTransform whose output is batches. Beam's types cannot say of what; its docstring does."""
+
+
+def par_do(do_fn: beam.DoFn) -> beam.ParDo:
+    """A ParDo that yields batches."""
+    # Beam leaves this method without types.
+    return beam.ParDo(do_fn).with_output_types(Batch)  # pyright: ignore[reportUnknownMemberType]
+
+
+def count(name: str, number: int) -> None:
+    """Adds to a counter of the running step; Beam sums it over workers."""
+    if number:
+        Metrics.counter(NAMESPACE, name).inc(number)
+
+
+def count_dead_letters(letters: Sequence[DeadLetter]) -> None:
+    """Counts letters by reason. Called where they are written, so that each counts once."""
+    for letter in letters:
+        count(f"dead_lettered.{letter.reason}", 1)
+
+
+class BatchStep(beam.DoFn):
+    """A DoFn from one batch to the next."""
+
+    def process(self, element: Any) -> Any:
+        """Passes on what ``step`` makes of the batch.
+
+        Without types, since Beam would take ``Batch[Any]`` for another type than ``Batch``.
+        """
+        yield self.step(element)
+
+    def step(self, batch: Batch[Any]) -> Batch[Any]:
+        """The batch one step further."""
+        raise NotImplementedError

@@ -1,0 +1,309 @@
+"""Reading: activity files to their end, a growing file as it grows, a queue until it is empty or for ever.
+
+Each source yields batches. Delivery is at least once: a run that is killed reads some records again, and everything
+downstream is idempotent.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import coders
+from apache_beam.io.unbounded_source import (
+    CheckpointMark,
+    ReadFromUnboundedSource,
+    UnboundedReader,
+    UnboundedSource,
+)
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
+from typing_extensions import override
+
+from ..domain.records import Batch, RawRecord
+from ..io.backends import Backends
+from ..io.files import FileFormat, FileRange, LineTail, read_range
+from ..io.ports import MessageQueue, ReceivedMessage
+from .batches import BatchCoder, BatchTransform, count, par_do
+
+POLL_SECONDS = 0.02
+"""How long an idle streaming source rests; bounds the latency a poll adds."""
+
+MAX_READ_SECONDS = 0.5
+"""How long a busy streaming source reads before it lets the runner commit."""
+
+_EMPTY_QUEUE_REST_SECONDS = 0.05
+
+draining = threading.Event()
+"""Set to end the streaming sources of this process after the batch they are on; everything read is finished first.
+
+One per process, as signals are. On a cluster the runner drains instead."""
+
+
+def new_request_id() -> str:
+    """Names a batch in everything it causes (32 hex digits)."""
+    return uuid.uuid4().hex
+
+
+@dataclass
+class ReadActivityFiles(BatchTransform):
+    """Reads file ranges to their end: ``Batch[RawRecord]``.
+
+    Attributes:
+        ranges: of files planned by ``plan_ranges``; small, so they are part of the pipeline.
+        batch_records: records a batch.
+    """
+
+    ranges: Sequence[FileRange]
+    batch_records: int
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return (
+            input_or_inputs
+            | "Ranges" >> beam.Create(list(self.ranges))
+            | "Share among workers" >> beam.Reshuffle()
+            | "Read" >> par_do(_ReadRange(self.batch_records))
+        )
+
+
+class _ReadRange(beam.DoFn):
+    def __init__(self, batch_records: int) -> None:
+        self._batch_records = batch_records
+
+    def process(self, element: FileRange) -> Iterator[Batch[RawRecord]]:
+        for records in read_range(element, self._batch_records):
+            if draining.is_set():
+                return
+            count("read", len(records))
+            yield Batch(new_request_id(), element.path, records)
+
+
+@dataclass
+class DrainQueue(BatchTransform):
+    """Receives until the queue is empty, in-flight messages of others included: ``Batch[ReceivedMessage]``.
+
+    Attributes:
+        backends: whose queue.
+        batch_size: messages a batch, at most.
+        receivers: how many receive side by side; groups keep each user's messages with one.
+    """
+
+    backends: Backends
+    batch_size: int
+    receivers: int = 1
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return (
+            input_or_inputs
+            | "Receivers" >> beam.Create(list(range(self.receivers)))
+            | "Share among workers" >> beam.Reshuffle()
+            | "Receive" >> par_do(_Drain(self.backends, self.batch_size))
+        )
+
+
+class _Drain(beam.DoFn):
+    def __init__(self, backends: Backends, batch_size: int) -> None:
+        self._backends = backends
+        self._batch_size = batch_size
+
+    def setup(self) -> None:
+        self._queue = self._backends.open_queue()
+
+    def process(self, element: int) -> Iterator[Batch[ReceivedMessage]]:
+        del element
+        while not draining.is_set():
+            messages = self._queue.receive(self._batch_size)
+            if messages:
+                count("received", len(messages))
+                yield Batch(new_request_id(), self._backends.queue, messages)
+            elif self._queue.depth() == 0:
+                return
+            else:
+                time.sleep(_EMPTY_QUEUE_REST_SECONDS)
+
+
+@dataclass
+class FollowFile(BatchTransform):
+    """Follows a growing file for ever, from its committed position: ``Batch[RawRecord]``.
+
+    Attributes:
+        path: of a JSONL file or an access log; it need not exist yet.
+        format: of its lines.
+        worker: whose position is resumed.
+        backends: where positions are.
+        batch_records: records a batch, at most.
+    """
+
+    path: str
+    format: FileFormat
+    worker: str
+    backends: Backends
+    batch_records: int
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        source = _FileSource(self.path, self.format, self.worker, self.backends, self.batch_records)
+        return input_or_inputs | "Follow" >> _unbounded(source)
+
+
+@dataclass
+class ReadFromQueue(BatchTransform):
+    """Receives from a queue for ever: ``Batch[ReceivedMessage]``, acknowledged by the pipeline's last step.
+
+    Attributes:
+        backends: whose queue.
+        batch_size: messages a batch, at most.
+    """
+
+    backends: Backends
+    batch_size: int
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return input_or_inputs | "Receive" >> _unbounded(_QueueSource(self.backends, self.batch_size))
+
+
+def _unbounded(source: UnboundedSource) -> ReadFromUnboundedSource:
+    return ReadFromUnboundedSource(source, poll_interval=POLL_SECONDS, max_read_time_seconds=MAX_READ_SECONDS)
+
+
+class _Position(CheckpointMark):
+    """Where a reader stopped; "" for a source that keeps its own place."""
+
+    def __init__(self, position: str) -> None:
+        self.position = position
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Position) and other.position == self.position
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.position)
+
+
+class _PollingReader(UnboundedReader):
+    """Yields what each poll brings; ends when the process drains."""
+
+    def __init__(self) -> None:
+        self._current: Batch[Any] | None = None
+        self._ended = False
+
+    def poll(self) -> Batch[Any] | None:
+        """What is there now, or None; never waits."""
+        raise NotImplementedError
+
+    @override
+    def start(self) -> bool:
+        return self.advance()
+
+    @override
+    def advance(self) -> bool:
+        if draining.is_set():
+            self._ended = True
+            return False
+        self._current = self.poll()
+        return self._current is not None
+
+    @override
+    def get_current(self) -> Batch[Any]:
+        if self._current is None:
+            raise ValueError("nothing was read")
+        return self._current
+
+    @override
+    def get_current_timestamp(self) -> Timestamp:
+        return Timestamp.now()
+
+    @override
+    def get_watermark(self) -> Timestamp:
+        return MAX_TIMESTAMP if self._ended else Timestamp.now()
+
+    @override
+    def get_checkpoint_mark(self) -> CheckpointMark:
+        return _Position("")
+
+
+class _SingleSource(UnboundedSource):
+    """A source with one reader at a time."""
+
+    @override
+    def split(self, desired_num_splits: int, options: Any = None) -> list[UnboundedSource]:
+        return [self]
+
+    @override
+    def get_checkpoint_mark_coder(self) -> coders.Coder:
+        return coders.PickleCoder()
+
+    @override
+    def default_output_coder(self) -> coders.Coder:
+        return BatchCoder()
+
+
+class _FileSource(_SingleSource):
+    def __init__(self, path: str, file_format: FileFormat, worker: str, backends: Backends, limit: int) -> None:
+        self.path = path
+        self.format = file_format
+        self.worker = worker
+        self.backends = backends
+        self.limit = limit
+
+    @override
+    def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> UnboundedReader:
+        position = checkpoint_mark.position if isinstance(checkpoint_mark, _Position) else ""
+        if not position:
+            position = self.backends.open_positions().load(self.worker, self.path)
+        return _FileReader(self, position)
+
+
+class _FileReader(_PollingReader):
+    def __init__(self, source: _FileSource, position: str) -> None:
+        super().__init__()
+        self._source = source
+        self._position = position
+        self._tail = LineTail(source.path, source.format, position)
+
+    @override
+    def poll(self) -> Batch[RawRecord] | None:
+        records, self._position = self._tail.poll(self._source.limit)
+        if not records:
+            return None
+        count("read", len(records))
+        return Batch(new_request_id(), self._source.path, records, position=self._position)
+
+    @override
+    def get_checkpoint_mark(self) -> CheckpointMark:
+        return _Position(self._position)
+
+    @override
+    def close(self) -> None:
+        self._tail.close()
+
+
+class _QueueSource(_SingleSource):
+    def __init__(self, backends: Backends, limit: int) -> None:
+        self.backends = backends
+        self.limit = limit
+
+    @override
+    def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> UnboundedReader:
+        return _QueueReader(self.backends.open_queue(), self)
+
+
+class _QueueReader(_PollingReader):
+    def __init__(self, queue: MessageQueue, source: _QueueSource) -> None:
+        super().__init__()
+        self._queue = queue
+        self._source = source
+
+    @override
+    def poll(self) -> Batch[ReceivedMessage] | None:
+        messages = self._queue.receive(self._source.limit)
+        if not messages:
+            return None
+        count("received", len(messages))
+        return Batch(new_request_id(), self._source.backends.queue, messages)
