@@ -1,8 +1,8 @@
 """A weak label for access logs: crawlers that name themselves in their user agent.
 
-Many bots hide, so this label misses them; but those that do name themselves are bots, and no activity carries the user
-agent, so scores can be held against it honestly. A score that is worth something must beat two baselines computed
-from the same log: the user's request rate, and a constant.
+Many bots hide, so this label misses them; but those that do name themselves are bots. No activity carries the user
+agent (the user id holds its family, and models do not read ids), so scores can be held against it honestly. A score
+that is worth something must beat two baselines computed from the same log: the user's request rate, and a constant.
 
 Source of the patterns: github.com/monperrus/crawler-user-agents (MIT).
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from crawleruseragents import is_crawler
+from crawleruseragents import is_crawler  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from ..domain.metrics import precision_at, roc_auc
 from ..io.access_log import LogLine, agent_of, parse_line, user_of

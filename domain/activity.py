@@ -5,6 +5,7 @@ The wire format is documented in ``docs/record-formats.md``.
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -161,8 +162,13 @@ def format_time_ms(milliseconds: int) -> str:
     '2024-06-14T11:00:00.123Z'
     """
     seconds, fraction = divmod(milliseconds, 1_000)
+    return f"{_second_text(seconds)}.{fraction:03d}Z"
+
+
+@lru_cache(maxsize=8_192)  # activities of a batch share seconds, and writing one costs more than looking it up
+def _second_text(seconds: int) -> str:
     moment = _EPOCH + timedelta(seconds=seconds)
     return (
         f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}"
-        f"T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}.{fraction:03d}Z"
+        f"T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}"
     )

@@ -92,7 +92,8 @@ class Profile(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         as_of_ms: the activity's time, epoch milliseconds.
-        values: aligned to ``FEATURES``; None where too few activities are known to say.
+        values: aligned to ``FEATURES``; None where too few activities are known to say. Counts are int; shares and
+            rates are float, cut to three decimals.
     """
 
     as_of_ms: int

@@ -200,11 +200,11 @@ class Scorecard:
         """Scores a profile."""
         total = self._base
         found: list[tuple[int, Reason]] = []
-        for value, (code, feature, edges, bins) in zip(profile.values, self._features, strict=True):
-            points, rank, shown = bins[-1 if value is None else bisect_right(edges, value)]
+        for value, bins in zip(profile.values, self._features, strict=True):
+            points, ranked_reason = bins.seen.get(value) or bins.look_up(value)
             if points:
                 total += points
-                found.append((rank, Reason(code, feature, value, shown)))
+                found.append(ranked_reason)
         found.sort()  # ranks are unique, so reasons are never compared
         intercept, slope = self._calibration
         return ModelScore(
@@ -217,11 +217,44 @@ class Scorecard:
         )
 
 
-_Bin = tuple[int, int, float]  # hundredths of a point, rank by size of effect among all bins, points
+_CACHED_VALUES = 4_096
 
 
-def _ranked_bins(file: ScorecardFile) -> list[tuple[str, str, tuple[float, ...], tuple[_Bin, ...]]]:
-    """Reason code, feature, edges and bins of each feature, the bin of None last.
+class _Bins:
+    """One feature's bins, and what was looked up in them before.
+
+    Counts are at most the profile's window and shares have three decimals, so nearly every value has been seen.
+
+    Args:
+        code: the feature's reason code.
+        feature: its name.
+        edges: of the bins.
+        points: hundredths of a point, the bin of None last.
+        ranks: by size of effect among the bins of all features, aligned to ``points``.
+    """
+
+    def __init__(
+        self, code: str, feature: str, edges: tuple[float, ...], points: tuple[int, ...], ranks: tuple[int, ...]
+    ) -> None:
+        self._code = code
+        self._feature = feature
+        self._edges = edges
+        self._points = points
+        self._ranks = ranks
+        self.seen: dict[float | None, tuple[int, tuple[int, Reason]]] = {}
+
+    def look_up(self, value: float | None) -> tuple[int, tuple[int, Reason]]:
+        """The value's points, and its reason behind the rank to sort it by."""
+        place = -1 if value is None else bisect_right(self._edges, value)
+        points = self._points[place]
+        found = points, (self._ranks[place], Reason(self._code, self._feature, value, points / SCALE))
+        if len(self.seen) < _CACHED_VALUES:
+            self.seen[value] = found
+        return found
+
+
+def _ranked_bins(file: ScorecardFile) -> list[_Bins]:
+    """Bins of each of ``FEATURES``.
 
     Every bin's rank is worked out here, once, so that sorting a score's reasons compares integers only. Bins of equal
     effect rank in the order of ``FEATURES``.
@@ -231,11 +264,12 @@ def _ranked_bins(file: ScorecardFile) -> list[tuple[str, str, tuple[float, ...],
     places.sort(key=lambda at: -abs(points[at[0]][at[1]]))
     rank = {at: number for number, at in enumerate(places)}
     return [
-        (
+        _Bins(
             REASON_CODES[name],
             name,
             file.features[name].edges,
-            tuple((value, rank[feature, place], value / SCALE) for place, value in enumerate(points[feature])),
+            points[feature],
+            tuple(rank[feature, place] for place in range(len(points[feature]))),
         )
         for feature, name in enumerate(FEATURES)
     ]

@@ -5,8 +5,9 @@ write them: IPv6 clients, ``-`` for no bytes, ``\"`` or ``\x22`` inside quotes, 
 handshake on the plain port), fields appended behind the user agent, a virtual host before the client.
 
 Who a fan is, a log does not say: the user is the client's address and the family of its browser, which tells apart
-several people behind one address a little. The user agent itself is left out of the activity, so that no model sees
-who declares itself a crawler: that is the label results are held against (``batch/weak_label.py``).
+several people behind one address a little. Of the user agent nothing else is in the activity, for who declares itself
+a crawler is the label that scores are held against (``batch/weak_label.py``). A crawler's family is its name, so a
+model must not read user ids; an id is for telling users apart.
 
 Source: httpd.apache.org/docs/2.4/mod/mod_log_config.html, nginx.org/en/docs/http/ngx_http_log_module.html.
 """

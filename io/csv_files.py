@@ -11,6 +11,7 @@ from itertools import islice
 from ..domain.records import RawRecord
 from .errors import UsageError
 from .file_ranges import FileRange, shown
+from .record_batches import Group, group_of
 from .text_lines import BOM, MAX_RECORD_BYTES, RECORD_TOO_LONG, Lines, OpenFile, pread, read_lines
 from .wire_columns import RowEncoder, RowError, check_columns
 
@@ -41,7 +42,7 @@ def check_csv(path: str, head: bytes) -> None:
     check_columns(_columns(header, name), name)
 
 
-def read_csv(file: OpenFile, file_range: FileRange) -> Iterator[list[RawRecord]]:
+def read_csv(file: OpenFile, file_range: FileRange) -> Iterator[Group]:
     """Reads a CSV file's rows, in groups.
 
     Line endings inside quotes stay as they are. A record's payload is the row's own bytes.
@@ -59,7 +60,7 @@ def read_csv(file: OpenFile, file_range: FileRange) -> Iterator[list[RawRecord]]
     reader = csv.reader(window, strict=True)
     records = _records(file, window, reader, file_range)
     while group := list(islice(records, _GROUP_RECORDS)):
-        yield group
+        yield group_of(group)
 
 
 class _Window:

@@ -22,7 +22,7 @@ from .file_ranges import (
     read_head,
 )
 from .line_tail import LineTail
-from .record_batches import BATCH_BYTES, access_log_records, batches, jsonl_records
+from .record_batches import BATCH_BYTES, Group, access_log_records, batches, jsonl_records
 from .text_lines import BLOCK_BYTES, OpenFile, pread, read_lines
 
 __all__ = [
@@ -150,7 +150,7 @@ def read_range(
         os.close(descriptor)
 
 
-def _groups(file_range: FileRange, descriptor: int, block_bytes: int) -> Iterator[list[RawRecord]]:
+def _groups(file_range: FileRange, descriptor: int, block_bytes: int) -> Iterator[Group]:
     file = OpenFile(descriptor, file_range.name)
     if file_range.format is FileFormat.PARQUET:
         from .parquet_files import read_parquet  # noqa: PLC0415 - pyarrow takes 0.2 s to import

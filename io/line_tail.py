@@ -12,10 +12,11 @@ from ..domain.records import RawRecord
 from .errors import BackendUnavailableError, UsageError
 from .file_ranges import FileFormat, local_path, shown
 from .record_batches import BATCH_BYTES, access_log_records, jsonl_records
-from .text_lines import BLOCK_BYTES, BOM, Lines, OpenFile, find_newline, pread, read_line, split_lines
+from .text_lines import BLOCK_BYTES, BOM, Lines, OpenFile, find_newline, located, pread, read_line
 
 _log = logging.getLogger(__name__)
 _POSITION = re.compile(r"(\d{1,20}):(\d{1,20})", re.ASCII)
+_LIKELY_LINE_BYTES = 512
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 
 
@@ -82,7 +83,7 @@ class LineTail:
             BackendUnavailableError: the file cannot be opened or read.
             UsageError: a line is over 64 MiB, or the path is no regular file.
         """
-        block = max(1, min(max_bytes, BLOCK_BYTES))
+        block = max(1, min(max_bytes, BLOCK_BYTES, max_records * _LIKELY_LINE_BYTES))
         file = self._file or self._open()
         if file is None:
             return [], self.position
@@ -150,15 +151,16 @@ class LineTail:
     def _find_renamed(self) -> Path | None:
         """The file the position is in, under the name a rotation gave it."""
         try:
-            for entry in os.scandir(self._path.parent):
-                # Inode numbers are used again: by its name and size it must be able to be that file.
-                if (
-                    entry.inode() == self._inode
-                    and entry.name.startswith(self._path.name)
-                    and not entry.name.endswith(_COMPRESSED)
-                    and entry.stat().st_size >= self._offset
-                ):
-                    return Path(entry.path)
+            with os.scandir(self._path.parent) as entries:
+                for entry in entries:
+                    # Inode numbers are used again: by its name and size it must be able to be that file.
+                    if (
+                        entry.inode() == self._inode
+                        and entry.name.startswith(self._path.name)
+                        and not entry.name.endswith(_COMPRESSED)
+                        and entry.stat().st_size >= self._offset
+                    ):
+                        return Path(entry.path)
         except OSError:
             return None
         return None
@@ -184,7 +186,7 @@ class LineTail:
         while (lines := self._next_lines(file, max_records, block)) is not None:
             self._offset = lines.end
             self._searched = 0
-            if records := self._records_of(lines):
+            if records := self._records_of(lines).records:
                 return records
         return []
 
@@ -193,9 +195,8 @@ class LineTail:
         data = pread(file, block, start)
         cut = data.rfind(b"\n")
         if cut >= 0:
-            # Splitting no further than needed: the rest is read again by the next poll.
-            rest = data[: cut + 1].split(b"\n", max_records)[-1]
-            return split_lines(data[: cut - len(rest)], start)
+            # Splitting no further than needed; the rest is read again by the next poll.
+            return located(data[: cut + 1].split(b"\n", max_records)[:-1], start)
         if len(data) < block:
             return None
         size = os.fstat(file.descriptor).st_size  # before searching: what comes meanwhile is searched next time
@@ -219,7 +220,7 @@ class LineTail:
         status = self._status(self._path)
         self._inode = None if status is None else status.st_ino
         self._offset = 0
-        return self._records_of(Lines([start], [line], start)) if line else []
+        return self._records_of(Lines([start], [line], start)).records if line else []
 
     def _unavailable(self, error: OSError) -> BackendUnavailableError:
         return BackendUnavailableError(f"{self._name}: cannot be followed: {error.strerror}")

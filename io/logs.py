@@ -43,7 +43,7 @@ def configure_logging(level: str, worker: str, request_id: str) -> None:
     handler.addFilter(_Correlate(worker, request_id))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(logging.ERROR)
     logging.getLogger("fan_identity").setLevel(level.upper())
     # Beam logs a failed bundle with the whole traceback before raising it; what failed is told once, by us.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)

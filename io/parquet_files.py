@@ -14,6 +14,7 @@ from ..domain.records import RawRecord
 from .arrow_cells import UNREADABLE, flatten, values_of
 from .errors import BackendUnavailableError, UsageError
 from .file_ranges import FileFormat, FileRange, fingerprint, shown
+from .record_batches import Group, group_of
 from .text_lines import MAX_RECORD_BYTES, RECORD_TOO_LONG
 from .wire_columns import RowEncoder, RowError, check_columns
 
@@ -67,7 +68,7 @@ def count_rows(file_range: FileRange) -> int:
         raise _gone(file_range, error) from None
 
 
-def read_parquet(file_range: FileRange) -> Iterator[list[RawRecord]]:
+def read_parquet(file_range: FileRange) -> Iterator[Group]:
     """Reads a range's rows, in groups.
 
     A row of a columnar file has no bytes of its own: a record's payload is its body, the row as JSON. Where a cell
@@ -93,7 +94,7 @@ def read_parquet(file_range: FileRange) -> Iterator[list[RawRecord]]:
             count = max(1, min(_READ_ROWS, _READ_BYTES // row_bytes))
             source = file.iter_batches(batch_size=count, row_groups=[group], use_threads=False)
             while (batch := _next_batch(source, file_range, group)) is not None:
-                yield _records(batch, row)
+                yield group_of(_records(batch, row))
                 row += batch.num_rows
 
 

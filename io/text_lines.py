@@ -95,21 +95,19 @@ def read_lines(file: OpenFile, start: int, end: int, size: int, block: int = BLO
             yield Lines([position], [line], following)
             position = following
             continue
-        yield split_lines(data[:cut], position)
+        yield located(data[:cut].split(b"\n"), position)
         position += cut + 1
 
 
-def split_lines(data: bytes, position: int) -> Lines:
-    """Splits whole lines.
+def located(lines: list[bytes], position: int) -> Lines:
+    """Adds to consecutive lines where they stand.
 
     Args:
-        data: lines without the last one's newline.
-        position: the offset of its first byte in the file.
+        lines: each was followed by a newline.
+        position: the offset of the first line's first byte in the file.
     """
-    lines = data.split(b"\n")
-    # A line's offset is the one before plus that line and its newline.
-    offsets = list(accumulate([len(line) + 1 for line in lines[:-1]], initial=position))
-    return Lines(offsets, lines, position + len(data) + 1)
+    offsets = list(accumulate([len(line) + 1 for line in lines], initial=position))
+    return Lines(offsets, lines, offsets.pop())
 
 
 def read_line(file: OpenFile, start: int, newline: int | None) -> tuple[bytes, int]:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from ..io.errors import BackendUnavailableError, FanIdentityError, UsageError
 from ..transforms.batches import NAMESPACE
-from ..transforms.sources import draining
+from ..transforms.sources import IN_PROCESS, Pace, draining
 
 _LOCAL_RUNNERS: Final = ("DirectRunner", "PrismRunner")
 _OUR_ERRORS: Final = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (UsageError, BackendUnavailableError)}
@@ -60,7 +61,8 @@ def find_prism(setting: str | None) -> str:
         UsageError: it is nowhere; says how to get it. Beam would try to download it.
     """
     go_bin = os.environ.get("GOBIN") or str(Path(os.environ.get("GOPATH", Path.home() / "go")) / "bin")
-    found = setting or shutil.which("prism") or shutil.which("prism", path=go_bin)
+    beside_python = str(Path(sys.executable).parent)  # where make prism puts it
+    found = setting or shutil.which("prism", path=os.pathsep.join((beside_python, os.environ.get("PATH", ""), go_bin)))
     if found is None or not Path(found).is_file():
         raise UsageError(
             "the Prism runner was not found; get it with: "
@@ -68,6 +70,11 @@ def find_prism(setting: str | None) -> str:
             "and put it on PATH or name it in FAN_IDENTITY_PRISM"
         )
     return found
+
+
+def pace_of(options: PipelineOptions) -> Pace:
+    """How streaming sources share their time with the runner that options choose."""
+    return IN_PROCESS if _runner_name(options) == "DirectRunner" else Pace()
 
 
 def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> dict[str, int]:
@@ -117,6 +124,10 @@ def _runner(options: PipelineOptions) -> PipelineRunner:
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: PLC0415 - slow to import
 
         return FnApiRunner()
+    if name == "PrismRunner":
+        from .prism import DetachedPrismRunner  # noqa: PLC0415 - only where it is used
+
+        return DetachedPrismRunner()
     try:
         return create_runner(name)
     except ValueError as error:

@@ -28,11 +28,8 @@ from ..io.files import FileFormat, FileRange, LineTail, read_range
 from ..io.ports import MessageQueue, ReceivedMessage
 from .batches import BatchCoder, BatchTransform, count, par_do
 
-POLL_SECONDS = 0.02
-"""How long an idle streaming source rests; bounds the latency a poll adds."""
-
-MAX_READ_SECONDS = 0.5
-"""How long a busy streaming source reads before it lets the runner commit."""
+_POLL_SECONDS = 0.01
+"""How often a waiting source looks for data; bounds the latency it adds."""
 
 _EMPTY_QUEUE_REST_SECONDS = 0.05
 
@@ -40,6 +37,29 @@ draining = threading.Event()
 """Set to end the streaming sources of this process after the batch they are on; everything read is finished first.
 
 One per process, as signals are. On a cluster the runner drains instead."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a streaming source shares its time with the runner.
+
+    What a source yields has its effect at once, since the pipeline is fused; the pace only says how often the runner
+    gets to commit a checkpoint, and each costs it time and (FnApiRunner) memory.
+
+    Attributes:
+        linger_seconds: how long to wait for data before giving the runner its turn.
+        read_seconds: how long to read on while there is data before giving the runner its turn.
+    """
+
+    linger_seconds: float = 0.5
+    read_seconds: float = 0.5
+
+
+IN_PROCESS = Pace(linger_seconds=float("inf"), read_seconds=float("inf"))
+"""For a runner that commits nothing across bundles: the source keeps its turn until it drains."""
+
+_RESUME_SECONDS = 0.0
+_NO_LIMIT = 2**62
 
 
 def new_request_id() -> str:
@@ -136,6 +156,7 @@ class FollowFile(BatchTransform):
         worker: whose position is resumed.
         backends: where positions are.
         batch_records: records a batch, at most.
+        pace: how it shares its time with the runner.
     """
 
     path: str
@@ -143,10 +164,11 @@ class FollowFile(BatchTransform):
     worker: str
     backends: Backends
     batch_records: int
+    pace: Pace = Pace()
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        source = _FileSource(self.path, self.format, self.worker, self.backends, self.batch_records)
+        source = _FileSource(self.path, self.format, self.worker, self.backends, self.batch_records, self.pace)
         return input_or_inputs | "Follow" >> _unbounded(source)
 
 
@@ -157,18 +179,25 @@ class ReadFromQueue(BatchTransform):
     Attributes:
         backends: whose queue.
         batch_size: messages a batch, at most.
+        pace: how it shares its time with the runner.
     """
 
     backends: Backends
     batch_size: int
+    pace: Pace = Pace()
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | "Receive" >> _unbounded(_QueueSource(self.backends, self.batch_size))
+        return input_or_inputs | "Receive" >> _unbounded(_QueueSource(self.backends, self.batch_size, self.pace))
 
 
-def _unbounded(source: UnboundedSource) -> ReadFromUnboundedSource:
-    return ReadFromUnboundedSource(source, poll_interval=POLL_SECONDS, max_read_time_seconds=MAX_READ_SECONDS)
+def _unbounded(source: "_SingleSource") -> ReadFromUnboundedSource:
+    return ReadFromUnboundedSource(
+        source,
+        poll_interval=_RESUME_SECONDS,
+        max_records_per_bundle=_NO_LIMIT,
+        max_read_time_seconds=source.pace.read_seconds,
+    )
 
 
 class _Position(CheckpointMark):
@@ -189,7 +218,8 @@ class _Position(CheckpointMark):
 class _PollingReader(UnboundedReader):
     """Yields what each poll brings; ends when the process drains."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._current: Batch[Any] | None = None
         self._ended = False
 
@@ -203,11 +233,16 @@ class _PollingReader(UnboundedReader):
 
     @override
     def advance(self) -> bool:
-        if draining.is_set():
-            self._ended = True
-            return False
-        self._current = self.poll()
-        return self._current is not None
+        waited_since = time.monotonic()
+        while not draining.is_set():
+            self._current = self.poll()
+            if self._current is not None:
+                return True
+            if time.monotonic() - waited_since >= self._pace.linger_seconds:
+                return False
+            draining.wait(_POLL_SECONDS)
+        self._ended = True
+        return False
 
     @override
     def get_current(self) -> Batch[Any]:
@@ -231,6 +266,9 @@ class _PollingReader(UnboundedReader):
 class _SingleSource(UnboundedSource):
     """A source with one reader at a time."""
 
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+
     @override
     def split(self, desired_num_splits: int, options: Any = None) -> list[UnboundedSource]:
         return [self]
@@ -245,7 +283,10 @@ class _SingleSource(UnboundedSource):
 
 
 class _FileSource(_SingleSource):
-    def __init__(self, path: str, file_format: FileFormat, worker: str, backends: Backends, limit: int) -> None:
+    def __init__(
+        self, path: str, file_format: FileFormat, worker: str, backends: Backends, limit: int, pace: Pace
+    ) -> None:
+        super().__init__(pace)
         self.path = path
         self.format = file_format
         self.worker = worker
@@ -262,7 +303,7 @@ class _FileSource(_SingleSource):
 
 class _FileReader(_PollingReader):
     def __init__(self, source: _FileSource, position: str) -> None:
-        super().__init__()
+        super().__init__(source.pace)
         self._source = source
         self._position = position
         self._tail = LineTail(source.path, source.format, position)
@@ -285,7 +326,8 @@ class _FileReader(_PollingReader):
 
 
 class _QueueSource(_SingleSource):
-    def __init__(self, backends: Backends, limit: int) -> None:
+    def __init__(self, backends: Backends, limit: int, pace: Pace) -> None:
+        super().__init__(pace)
         self.backends = backends
         self.limit = limit
 
@@ -296,7 +338,7 @@ class _QueueSource(_SingleSource):
 
 class _QueueReader(_PollingReader):
     def __init__(self, queue: MessageQueue, source: _QueueSource) -> None:
-        super().__init__()
+        super().__init__(source.pace)
         self._queue = queue
         self._source = source
 

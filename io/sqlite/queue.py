@@ -2,8 +2,13 @@
 
 A group is received by one receiver at a time and in the order sent. Every change is one transaction, so a killed
 process leaves each message either waiting, in flight until its visibility timeout ends, or deleted.
+
+What is in flight is kept per group, not per message: a delivery takes a group's messages from its head up to
+``in_flight_to``, and those up to ``received_to`` were in some delivery before. That is the same to a receiver, and a
+delivery writes one row a group.
 """
 
+import hashlib
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -45,6 +50,7 @@ class SqliteQueue:
         self._name = name
         self._visibility_timeout_ms = visibility_timeout_ms
         self._clock_ms = clock_ms
+        self._number: int | None = None
         self._purged_at = 0
 
     def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome]:
@@ -59,47 +65,52 @@ class SqliteQueue:
         Raises:
             BackendUnavailableError: the store cannot be written.
         """
+        if not entries:
+            return []
+        queue = self._queue
         now = self._clock_ms()
-        outcomes: list[SendOutcome] = []
         with self._store.transaction() as connection:
             self._purge_deduplication(connection, now)
+            seq: int = connection.execute("SELECT last_seq FROM queues WHERE queue = ?", (queue,)).fetchone()[0]
+            outcomes: list[SendOutcome] = []
             for entry in entries:
-                outcomes.append(self._send_one(connection, entry, now))
+                seq += 1
+                outcomes.append(self._send_one(connection, entry, seq, now))
+            connection.execute("UPDATE queues SET last_seq = ? WHERE queue = ?", (seq, queue))
         return outcomes
 
-    def _send_one(self, connection: sqlite3.Connection, entry: QueueEntry, now: int) -> SendOutcome:
-        deduplication_id = entry.deduplication_id.encode()
+    def _send_one(self, connection: sqlite3.Connection, entry: QueueEntry, seq: int, now: int) -> SendOutcome:
+        queue = self._queue
+        digest = hashlib.blake2b(entry.deduplication_id.encode(), digest_size=16).digest()
         known = connection.execute(
-            "SELECT sent_at, precedence, seq FROM deduplication WHERE queue = ? AND deduplication_id = ?",
-            (self._name, deduplication_id),
+            "SELECT sent_at, precedence, group_id, seq FROM deduplication WHERE queue = ? AND deduplication_id = ?",
+            (queue, digest),
         ).fetchone()
+        outcome = SendOutcome.SENT
         if known is not None and known[0] > now - DEDUPLICATION_WINDOW_MS:
-            _, precedence, seq = known
-            if entry.precedence < precedence and self._is_untouched(connection, seq):
-                self._remove(connection, [seq])
-                self._insert(connection, entry, deduplication_id, known[0])
-            return SendOutcome.DUPLICATE
-        self._insert(connection, entry, deduplication_id, now)
-        return SendOutcome.SENT
-
-    def _insert(self, connection: sqlite3.Connection, entry: QueueEntry, deduplication_id: bytes, now: int) -> None:
-        seq = connection.execute(
-            "INSERT INTO messages (queue, group_id, body, sent_at) VALUES (?, ?, ?, ?)",
-            (self._name, entry.group_id, entry.body, now),
-        ).lastrowid
+            now, precedence, group_id, earlier = known
+            outcome = SendOutcome.DUPLICATE
+            if entry.precedence >= precedence or not self._is_untouched(connection, group_id, earlier):
+                return outcome
+            self._remove(connection, group_id, [earlier])
+        connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (queue, entry.group_id, seq, entry.body))
         connection.execute(
             "INSERT INTO message_groups (queue, group_id, head_seq) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (self._name, entry.group_id, seq),
+            (queue, entry.group_id, seq),
         )
         connection.execute(
-            "INSERT OR REPLACE INTO deduplication VALUES (?, ?, ?, ?, ?)",
-            (self._name, deduplication_id, now, entry.precedence, seq),
+            "INSERT OR REPLACE INTO deduplication VALUES (?, ?, ?, ?, ?, ?)",
+            (queue, digest, now, entry.precedence, entry.group_id, seq),
         )
+        return outcome
 
-    @staticmethod
-    def _is_untouched(connection: sqlite3.Connection, seq: int) -> bool:
-        row = connection.execute("SELECT receive_count FROM messages WHERE seq = ?", (seq,)).fetchone()
-        return row is not None and row[0] == 0
+    def _is_untouched(self, connection: sqlite3.Connection, group_id: str, seq: int) -> bool:
+        row = connection.execute(
+            "SELECT received_to FROM messages JOIN message_groups USING (queue, group_id) "
+            "WHERE queue = ? AND group_id = ? AND seq = ?",
+            (self._queue, group_id, seq),
+        ).fetchone()
+        return row is not None and row[0] < seq
 
     def receive(self, limit: int) -> list[ReceivedMessage]:
         """Receives up to ``limit`` messages: whole groups, the one with the oldest message first. Does not wait.
@@ -110,46 +121,57 @@ class SqliteQueue:
         now = self._clock_ms()
         delivery = secrets.token_hex(8)
         received: list[ReceivedMessage] = []
+        if not self._any_receivable(now):
+            return received
         with self._store.transaction() as connection:
             groups = connection.execute(
-                "SELECT group_id FROM message_groups WHERE queue = ? AND locked_until <= ? ORDER BY head_seq LIMIT ?",
-                (self._name, now, limit),
+                "SELECT group_id, head_seq, received_to, receives FROM message_groups "
+                "WHERE queue = ? AND locked_until <= ? ORDER BY head_seq LIMIT ?",
+                (self._queue, now, limit),
             ).fetchall()
-            for (group_id,) in groups:
+            for group_id, head_seq, received_to, receives in groups:
                 room = limit - len(received)
-                rows = connection.execute(
-                    "SELECT seq, body, receive_count FROM messages WHERE queue = ? AND group_id = ? "
-                    "ORDER BY seq LIMIT ?",
-                    (self._name, group_id, room),
-                ).fetchall()
-                if rows[0][2] >= _SUSPECT_RECEIVES:
+                if receives >= _SUSPECT_RECEIVES:
                     if received:
                         continue
-                    rows = rows[:1]
                     room = 1
-                self._take(connection, group_id, rows[-1][0], now, delivery)
+                rows = connection.execute(
+                    "SELECT seq, body FROM messages WHERE queue = ? AND group_id = ? AND seq >= ? ORDER BY seq LIMIT ?",
+                    (self._queue, group_id, head_seq, room),
+                ).fetchall()
+                connection.execute(
+                    "UPDATE message_groups SET locked_until = ?, in_flight_to = ?, received_to = ?, receives = ?, "
+                    "delivery = ? WHERE queue = ? AND group_id = ?",
+                    (
+                        now + self._visibility_timeout_ms,
+                        rows[-1][0],
+                        max(received_to, rows[-1][0]),
+                        receives + 1,
+                        delivery,
+                        self._queue,
+                        group_id,
+                    ),
+                )
                 received += [
-                    ReceivedMessage(f"{seq}/{delivery}", group_id, body, count + 1) for seq, body, count in rows
+                    ReceivedMessage(
+                        f"{delivery}/{seq}/{group_id}", group_id, body, (receives if seq <= received_to else 0) + 1
+                    )
+                    for seq, body in rows
                 ]
-                if len(rows) >= room:
+                if len(received) >= limit or receives >= _SUSPECT_RECEIVES:
                     break
         return received
 
-    def _take(self, connection: sqlite3.Connection, group_id: str, last_seq: int, now: int, delivery: str) -> None:
-        connection.execute(
-            "UPDATE messages SET receive_count = receive_count + 1, receipt = ? "
-            "WHERE queue = ? AND group_id = ? AND seq <= ?",
-            (delivery, self._name, group_id, last_seq),
-        )
-        # Receipts of a delivery whose visibility timeout ended are void; a message with a receipt is in flight.
-        connection.execute(
-            "UPDATE messages SET receipt = NULL WHERE queue = ? AND group_id = ? AND seq > ? AND receipt IS NOT NULL",
-            (self._name, group_id, last_seq),
-        )
-        connection.execute(
-            "UPDATE message_groups SET locked_until = ? WHERE queue = ? AND group_id = ?",
-            (now + self._visibility_timeout_ms, self._name, group_id),
-        )
+    def _any_receivable(self, now: int) -> bool:
+        """Whether receiving could bring anything; asked first, since an idle receiver must not lock out senders."""
+        queue = self._queue
+        with self._store.translated_errors():
+            return (
+                self._store.connection.execute(
+                    "SELECT 1 FROM message_groups WHERE queue = ? AND locked_until <= ? LIMIT 1", (queue, now)
+                ).fetchone()
+                is not None
+            )
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Deletes received messages in one transaction; receipts of an earlier delivery are ignored.
@@ -160,36 +182,38 @@ class SqliteQueue:
         Raises:
             BackendUnavailableError: the store cannot be written.
         """
+        if not receipts:
+            return
+        seqs: dict[tuple[str, str], list[int]] = {}
+        for receipt in receipts:
+            delivery, seq, group_id = receipt.split("/", 2)
+            seqs.setdefault((group_id, delivery), []).append(int(seq))
+        queue = self._queue
         with self._store.transaction() as connection:
-            seqs: list[int] = []
-            for receipt in receipts:
-                seq, _, delivery = receipt.partition("/")
-                row = connection.execute("SELECT receipt FROM messages WHERE seq = ?", (int(seq),)).fetchone()
+            for (group_id, delivery), own in seqs.items():
+                row = connection.execute(
+                    "SELECT delivery FROM message_groups WHERE queue = ? AND group_id = ?", (queue, group_id)
+                ).fetchone()
                 if row is not None and row[0] == delivery:
-                    seqs.append(int(seq))
-            self._remove(connection, seqs)
+                    self._remove(connection, group_id, own)
 
-    def _remove(self, connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
-        groups: dict[str, None] = {}
-        for seq in seqs:
-            row = connection.execute("DELETE FROM messages WHERE seq = ? RETURNING group_id", (seq,)).fetchone()
-            groups[row[0]] = None
-        for group_id in groups:
-            head = connection.execute(
-                "SELECT seq, receipt FROM messages WHERE queue = ? AND group_id = ? ORDER BY seq LIMIT 1",
-                (self._name, group_id),
-            ).fetchone()
-            if head is None:
-                connection.execute(
-                    "DELETE FROM message_groups WHERE queue = ? AND group_id = ?", (self._name, group_id)
-                )
-            else:
-                # A head without receipt was never received: nothing of the group is in flight any more.
-                connection.execute(
-                    "UPDATE message_groups SET head_seq = ?, locked_until = iif(? IS NULL, 0, locked_until) "
-                    "WHERE queue = ? AND group_id = ?",
-                    (head[0], head[1], self._name, group_id),
-                )
+    def _remove(self, connection: sqlite3.Connection, group_id: str, seqs: Sequence[int]) -> None:
+        group = (self._queue, group_id)
+        connection.executemany(
+            "DELETE FROM messages WHERE queue = ? AND group_id = ? AND seq = ?", [(*group, seq) for seq in seqs]
+        )
+        head = connection.execute(
+            "SELECT seq FROM messages WHERE queue = ? AND group_id = ? ORDER BY seq LIMIT 1", group
+        ).fetchone()
+        if head is None:
+            connection.execute("DELETE FROM message_groups WHERE queue = ? AND group_id = ?", group)
+            return
+        # With a head behind what was delivered nothing of the group is in flight any more.
+        connection.execute(
+            "UPDATE message_groups SET head_seq = ?1, locked_until = iif(?1 > in_flight_to, 0, locked_until), "
+            "receives = iif(?1 > received_to, 0, receives) WHERE queue = ?2 AND group_id = ?3",
+            (head[0], *group),
+        )
 
     def release_in_flight(self) -> int:
         """Makes every message in flight receivable now. For a caller that knows no other receiver is alive.
@@ -197,30 +221,43 @@ class SqliteQueue:
         Returns:
             How many groups were in flight.
         """
+        queue = self._queue
         with self._store.transaction() as connection:
             return connection.execute(
-                "UPDATE message_groups SET locked_until = 0 WHERE queue = ? AND locked_until > 0", (self._name,)
+                "UPDATE message_groups SET locked_until = 0 WHERE queue = ? AND locked_until > 0", (queue,)
             ).rowcount
 
     def depth(self) -> int:
         """How many messages wait or are in flight."""
+        queue = self._queue
         with self._store.translated_errors():
             return int(
-                self._store.connection.execute(
-                    "SELECT count(*) FROM messages WHERE queue = ?", (self._name,)
-                ).fetchone()[0]
+                self._store.connection.execute("SELECT count(*) FROM messages WHERE queue = ?", (queue,)).fetchone()[0]
             )
 
     def last_sent(self) -> int:
-        """The number of the message sent last, of any queue in the store; it only grows. 0 before the first."""
+        """The number of the message sent last; it only grows. 0 before the first."""
+        queue = self._queue
         with self._store.translated_errors():
-            row = self._store.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
-        return 0 if row is None else int(row[0])
+            return int(
+                self._store.connection.execute("SELECT last_seq FROM queues WHERE queue = ?", (queue,)).fetchone()[0]
+            )
+
+    @property
+    def _queue(self) -> int:
+        """The queue's number in the store; the queue is made when first used, outside any transaction."""
+        if self._number is None:
+            with self._store.transaction() as connection:
+                connection.execute("INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING", (self._name,))
+                self._number = int(
+                    connection.execute("SELECT queue FROM queues WHERE name = ?", (self._name,)).fetchone()[0]
+                )
+        return self._number
 
     def _purge_deduplication(self, connection: sqlite3.Connection, now: int) -> None:
         if now - self._purged_at < DEDUPLICATION_WINDOW_MS:
             return
         connection.execute(
-            "DELETE FROM deduplication WHERE queue = ? AND sent_at <= ?", (self._name, now - DEDUPLICATION_WINDOW_MS)
+            "DELETE FROM deduplication WHERE queue = ? AND sent_at <= ?", (self._queue, now - DEDUPLICATION_WINDOW_MS)
         )
         self._purged_at = now

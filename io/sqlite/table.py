@@ -31,7 +31,8 @@ class SqliteTable:
         """Writes items in one transaction, replacing those with the same keys."""
         with self._store.transaction() as connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO items (table_name, pk, sk, body) VALUES (?, ?, ?, ?)",
+                "INSERT INTO items (table_name, pk, sk, body) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET version = NULL, body = excluded.body",
                 [(self._name, item["PK"], item["SK"], _encode(item)) for item in items],
             )
 

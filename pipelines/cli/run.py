@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import apache_beam as beam
 
     from ...transforms.batches import BatchTransform
+    from ...transforms.sources import Pace
 
 _STREAM_HORIZON = timedelta(days=7)
 
@@ -69,8 +70,6 @@ def run(
 
       fan-identity run scoreUsers --store sqlite:///fans.db --streaming -- --runner=PrismRunner
     """
-    from ..runner import drain_on_signal, execute, parse_beam_flags  # noqa: PLC0415 - Beam is slow to import
-
     settings = load_settings(
         store=store,
         queue=queue,
@@ -85,14 +84,17 @@ def run(
         raise UsageError("which worker? name one, or set APP_NAME; see fan-identity run --help")
     chosen = worker_named(name)
     configure_logging(settings.log_level, chosen.name, uuid.uuid4().hex)
+    from ..runner import drain_on_signal, execute, pace_of, parse_beam_flags  # noqa: PLC0415 - Beam is slow to import
+
     options = parse_beam_flags(context.obj or [], prism=settings.prism)
+    pace = pace_of(options) if streaming else None
     backends = Backends.of(settings)
     if chosen.kind is Kind.ENQUEUE:
-        build = _enqueue(chosen, settings, backends, source, file_format, streaming)
+        build = _enqueue(chosen, settings, backends, source, file_format, pace)
     else:
         if source is not None:
             raise UsageError(f"--source: {chosen.name} reads the queue; name it with --queue or --store")
-        build = _score(chosen, settings, backends, streaming)
+        build = _score(chosen, settings, backends, pace)
     if streaming:
         err.print(f"{chosen.name} is running; stop it with Ctrl-C")
     with drain_on_signal(), backends.shared_lock():
@@ -111,7 +113,7 @@ def _enqueue(
     backends: Backends,
     source: str | None,
     file_format: str | None,
-    streaming: bool,
+    pace: "Pace | None",
 ) -> "Callable[[beam.Pipeline], Any]":
     from ...io.files import LineTail, plan_ranges  # noqa: PLC0415
     from ...transforms.sources import FollowFile, ReadActivityFiles  # noqa: PLC0415
@@ -121,27 +123,29 @@ def _enqueue(
         raise UsageError(f"{worker.name} needs --source, such as --source file:///folder/activities.jsonl")
     path = str(Path(local_path(source)).resolve())
     wanted = parse_format(file_format)
-    horizon = settings.horizon or (_STREAM_HORIZON if streaming else None)
+    horizon = settings.horizon or (_STREAM_HORIZON if pace else None)
     rules = enqueue.RulesOfNow(
         horizon_ms=None if horizon is None else int(horizon.total_seconds() * 1_000),
         internal_accounts=settings.internal_accounts,
     )
-    if streaming:
+    if pace:
         followed = wanted or detect_format(path)
         LineTail(path, followed, "").close()  # says at once where a format cannot be followed
-        reads: BatchTransform = FollowFile(path, followed, worker.name, backends, settings.batch_size)
+        reads: BatchTransform = FollowFile(path, followed, worker.name, backends, settings.batch_size, pace)
     else:
         reads = ReadActivityFiles(plan_ranges([path], wanted), settings.batch_size)
     return lambda pipeline: enqueue.build(pipeline, worker.name, reads, rules, backends)
 
 
-def _score(worker: Worker, settings: Settings, backends: Backends, streaming: bool) -> "Callable[[beam.Pipeline], Any]":
+def _score(
+    worker: Worker, settings: Settings, backends: Backends, pace: "Pace | None"
+) -> "Callable[[beam.Pipeline], Any]":
     from ...transforms.sources import DrainQueue, ReadFromQueue  # noqa: PLC0415
     from .. import score  # noqa: PLC0415
 
     backends.open_model()
     reads: BatchTransform = (
-        ReadFromQueue(backends, settings.batch_size) if streaming else DrainQueue(backends, settings.batch_size)
+        ReadFromQueue(backends, settings.batch_size, pace) if pace else DrainQueue(backends, settings.batch_size)
     )
     return lambda pipeline: score.build(pipeline, worker.name, reads, backends)
 

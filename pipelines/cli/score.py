@@ -65,15 +65,15 @@ def score(
       fan-identity score big.jsonl --store sqlite:///fans.db -- --direct_num_workers=2
       --direct_running_mode=multi_processing
     """
+    settings = load_settings(store=store, model=model, horizon=parse_duration(horizon, "horizon"))
+    configure_logging(settings.log_level, "score", uuid.uuid4().hex)
     # Beam takes a second to import: only where it is needed.
-    from ...batch.score_files import SCORE_WORKER, score_files  # noqa: PLC0415
+    from ...batch.score_files import score_files  # noqa: PLC0415
     from ...batch.summary import summarize  # noqa: PLC0415
     from ...io.files import plan_ranges  # noqa: PLC0415
     from ..enqueue import RulesOfNow  # noqa: PLC0415
     from ..runner import drain_on_signal, parse_beam_flags  # noqa: PLC0415
 
-    settings = load_settings(store=store, model=model, horizon=parse_duration(horizon, "horizon"))
-    configure_logging(settings.log_level, SCORE_WORKER, uuid.uuid4().hex)
     backends = Backends.of(settings)
     options = parse_beam_flags(context.obj or [], prism=settings.prism)
     backends.open_model()

@@ -80,6 +80,7 @@ def naive_profile(history: list[ActivityFacts], position: int, window: int) -> P
 
 
 GAPS = st.one_of(
+    st.sampled_from([0, 999, 1_000, 1_999, 2_000, 60_000, 600_000, 1_800_000, 1_800_001]),
     st.integers(0, 5),
     st.integers(900, 3_000),
     st.integers(0, 70_000),
@@ -223,3 +224,11 @@ def test_hashes_are_stable_across_processes_and_versions():
 
 
 HASH_OF_EVT_1 = int.from_bytes(bytes.fromhex("8fa850a44d71c616"), "big", signed=True)
+
+
+@pytest.mark.parametrize("gap", [999, 1_000, 1_999, 2_000, 1_800_000, 1_800_001])
+def test_a_gap_at_a_boundary_leaves_the_window_as_it_came(gap):
+    history = [fact(START, 0), fact(START + gap, 1)]
+    history += [fact(history[1].time_ms + 5_000 * step, 1 + step) for step in range(1, 5)]
+    profiles = profiles_at(history, [facts[:2] for facts in history], window=4)
+    assert profiles == {facts[:2]: naive_profile(history, at, 4) for at, facts in enumerate(history)}

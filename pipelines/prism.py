@@ -1,0 +1,41 @@
+"""Prism, Beam's local streaming runner, started so that Ctrl-C does not reach it.
+
+A terminal sends Ctrl-C to every process of its foreground group, and Beam stops Prism besides when it sees one. Prism
+would be gone while we drain, and take the batches in work with it. Here it has a session of its own, ends when this
+process is done with it, and (on Linux) also when this process is killed.
+"""
+
+import atexit
+import sys
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.job_server import JobServer
+from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
+from typing_extensions import override
+
+_LAUNCHER = """
+import ctypes, os, signal, sys
+os.setsid()
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class DetachedPrismRunner(PrismRunner):
+    """The PrismRunner, its server in a session of its own."""
+
+    @override
+    def default_job_server(self, options: PipelineOptions) -> JobServer:
+        server = _DetachedPrismJobServer(options)
+        atexit.register(server.stop)
+        return server
+
+
+class _DetachedPrismJobServer(PrismJobServer):
+    @override
+    def subprocess_cmd_and_endpoint(self) -> tuple[list[Any], str]:
+        command, endpoint = super().subprocess_cmd_and_endpoint()
+        return [sys.executable, "-c", _LAUNCHER, *command], endpoint
