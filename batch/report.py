@@ -40,7 +40,7 @@ _RISKIEST: Final = 20
 _STRONGEST: Final = 10
 _TOP_REASONS: Final = 3
 _BIN: Final = 2  # points of account score a bar of the histogram
-_SHOWN: Final = 40  # characters of a name from outside
+_SHOWN: Final = 48  # characters of a name from outside
 _SHOWN_IN_PLOTS: Final = 22
 
 # Paul Tol and ColorBrewer (RdBu): told apart with any colour blindness, and in grey, on white and on black.
@@ -205,14 +205,18 @@ def render_report(
 
 
 def _shown(text: object, limit: int = _SHOWN) -> str:
-    """Text from outside for people: control characters made visible, cut; two different texts stay different."""
+    """Text from outside for people: control characters made visible, at most ``limit`` characters long.
+
+    What is cut ends in a part of its hash, so that two different texts stay different.
+    """
     whole = str(text)
     visible = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in whole[: limit + 1]
     )
     if len(visible) <= limit:
         return visible
-    return f"{visible[:limit]}… #{hashlib.sha256(whole.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    ending = f"… #{hashlib.sha256(whole.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return visible[: limit - len(ending)] + ending
 
 
 def _label(text: str) -> str:

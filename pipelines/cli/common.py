@@ -1,7 +1,7 @@
 """What the commands share: their common options, how they print, and how they end."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -103,13 +103,29 @@ def ledger_rows(ledger: Ledger) -> Iterable[tuple[str, int]]:
         yield "still waiting", ledger.waiting_after
 
 
-def two_columns(title: str, rows: Iterable[tuple[str, object]]) -> Table:
+def heading(text: str) -> Text:
+    """The line above a table. Not the table's own title, which would be folded to the table's width."""
+    return Text(text, style="bold")
+
+
+def two_columns(rows: Iterable[tuple[str, object]]) -> Table:
     """A table of names and right-aligned numbers."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
     table.add_column()
     table.add_column(justify="right")
     for name, value in rows:
         table.add_row(Text(name), Text(f"{value:,}" if isinstance(value, int) else str(value)))
+    return table
+
+
+def arm_table(distribution: Mapping[int, int]) -> Table:
+    """Users by ARM, with their share."""
+    users = sum(distribution.values())
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
+    for justify in ("left", "right", "right"):
+        table.add_column(justify=justify)
+    for arm, number in distribution.items():
+        table.add_row(f"ARM {arm}", f"{number:,}", f"{number / max(users, 1):.1%}")
     return table
 
 

@@ -7,7 +7,7 @@ import typer
 
 from ... import __version__
 from ...io.errors import FanIdentityError
-from . import dead_letters, doctor, lookup, run, score
+from . import dead_letters, demo, doctor, lookup, run, score
 from .common import err, printable
 
 _ERROR_CHARACTERS = 2_000
@@ -50,6 +50,7 @@ def root(
     del version
 
 
+app.command()(demo.demo)
 app.command()(score.score)
 app.command()(run.run)
 app.command()(lookup.arm)

@@ -23,6 +23,7 @@ from .common import (
     Model,
     Store,
     err,
+    heading,
     out,
     parse_duration,
     parse_format,
@@ -154,7 +155,7 @@ def _print_counts(worker: Worker, counts: dict[str, int], as_json: bool) -> None
     if as_json:
         print_json({"worker": worker.name, **dict(sorted(counts.items()))})
     else:
-        out.print(two_columns(worker.name, sorted(counts.items())))
+        out.print(heading(worker.name), two_columns(sorted(counts.items())))
 
 
 def _check(worker: Worker, counts: dict[str, int], dead: int) -> None:

@@ -2,7 +2,7 @@
 
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,10 @@ from .common import (
     Horizon,
     Model,
     Store,
+    arm_table,
     err,
     finish,
+    heading,
     ledger_json,
     ledger_rows,
     out,
@@ -108,14 +110,13 @@ def score(
             }
         )
     else:
-        out.print(two_columns("Records", [*ledger_rows(run.ledger), ("events/s", f"{run.events_per_second:,.0f}")]))
+        rows = [*ledger_rows(run.ledger), ("events/s", f"{run.events_per_second:,.0f}")]
+        out.print(heading("Records"), two_columns(rows))
         out.print()
-        out.print(
-            two_columns("Users by ARM (5 = riskiest)", [(f"ARM {a}", n) for a, n in summary.arm_distribution.items()])
-        )
+        out.print(heading("Users by ARM, account risk from 1 to 5"), arm_table(summary.arm_distribution))
         if weak_label is not None:
             out.print()
-            out.print(_weak_label_table(weak_label))
+            _print_weak_label(weak_label)
         if report is not None:
             err.print(f"report: {report}")
     finish(
@@ -134,5 +135,17 @@ def _time(text: str | None) -> int | None:
         raise UsageError("--as-of: write a time as 2024-06-14T10:00:00Z") from None
 
 
-def _weak_label_table(report: "WeakLabelReport") -> Any:
-    raise NotImplementedError
+def _print_weak_label(report: "WeakLabelReport") -> None:
+    out.print(heading("Scores against crawlers that name themselves (a weak label, hidden from the model)"))
+    rows: list[tuple[str, object]] = [
+        ("users with a score", report.users),
+        ("  of them crawlers by their own name", report.crawlers),
+        ("ROC AUC of the scores", _auc(report.auc)),
+        ("  of requests per minute alone", _auc(report.auc_requests_per_minute)),
+        ("  of a constant", _auc(report.auc_constant)),
+    ]
+    out.print(two_columns(rows))
+
+
+def _auc(value: float | None) -> str:
+    return "none: all users have one label" if value is None else f"{value:.3f}"

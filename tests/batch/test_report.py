@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 
 import plotly.graph_objects
 import pytest
-
 from fan_identity.batch.report import check_report_path, write_report
 from fan_identity.batch.score_files import ScoreRun
 from fan_identity.batch.separation import separate
@@ -50,6 +49,8 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+        if tag in {"td", "th", "dt", "dd", "li"}:
+            self.text += " "
 
     def handle_data(self, data):
         if self.open and self.open[-1] == "script":
@@ -111,6 +112,11 @@ RUN = ScoreRun(
 )
 
 
+@pytest.fixture(autouse=True)
+def _small_plotly(monkeypatch):
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "/* plotly.js */")  # the real one has 5 MB
+
+
 def written(tmp_path, run=RUN, summary=SALE, **more):
     path = tmp_path / "report.html"
     write_report(path, run, summary, **more)
@@ -120,13 +126,14 @@ def written(tmp_path, run=RUN, summary=SALE, **more):
 def test_figures_are_those_of_the_input(tmp_path):
     page = written(tmp_path)
     for figure in (
-        "16,190 records read",
-        "15,799 scored in this run",
-        "2,024 records a second",
-        "1,260 users with a score",
+        "records read 16,190",
+        "scored in this run 15,799",
+        "records a second 2,024",
+        "users with a score 1,260",
+        "of users at ARM 4\N{EN DASH}5 4.8 %",
         "60 of 1,260 users (4.8 %) are risky",
     ):
-        assert all(part in page.words for part in figure.split(" ", 1)), figure
+        assert figure in page.words
     for row in (
         "Rejected not to be scored 197 1.2 %",
         "not a kind of activity that is scored 157",
@@ -135,7 +142,7 @@ def test_figures_are_those_of_the_input(tmp_path):
         "Came in: 16,190 read and 10 left waiting by an earlier run 16,200",
         "every record is accounted for",
     ):
-        assert row in " ".join(page.words.split()), row
+        assert row in page.words
     figures = page.figures
     assert figures["arm"]["data"][0]["y"] == list(SALE.arm_distribution.values())
     assert sum(figures["scores"]["data"][0]["y"]) == 1_260
@@ -188,11 +195,13 @@ def test_the_weak_label_stands_beside_its_baselines(tmp_path, auc, rate, finding
     page = written(tmp_path, weak_label=WeakLabelReport(16_000, 3, 1_590, 12, crawlers, auc, rate, constant, None))
     assert finding in page.words
     assert f"{crawlers:,} crawlers among 1,590 users" in page.words
-    assert f"requests per minute (baseline) {'–' if rate is None else '0.7100'}" in page.words
+    shown = "\N{EN DASH}" if rate is None else "0.7100"
+    assert f"requests per minute (baseline) {shown}" in page.words
     assert "A weak label is a stand-in for the truth" in page.words
 
 
-def test_the_page_loads_nothing_from_elsewhere(tmp_path):
+def test_the_page_loads_nothing_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real plotly.js
     page = written(tmp_path, separation=separate(SALE, KINDS))
     loading = {"src", "href", "data", "srcset", "action", "poster", "background"}
     assert [(tag, attrs) for tag, attrs in page.elements if loading & attrs.keys()] == []
@@ -220,11 +229,10 @@ def test_hostile_names_are_text_and_short(tmp_path):
     assert "lone \\ud800 surrogate" in page.text
     assert "1337" not in page.text
     assert not [char for char in page.text if not char.isprintable() and char not in "\n"]
-    assert max(map(len, page.text.split())) < 150
-    assert len(set(page.text.split()) & {word for word in page.text.split() if word.startswith("#")}) >= 2
+    assert max(map(len, page.text.split())) <= 200
     labels = [*page.figures["reasons"]["data"][0]["y"], *page.figures["example0"]["layout"]["yaxis"]["ticktext"]]
     assert any("&lt;b&gt;NEW" in label for label in labels)
-    assert not [label for label in labels if "<" in label or len(label) > 100]
+    assert not [label for label in labels if "<" in label or len(label) > 40]
 
 
 def test_two_long_ids_that_begin_alike_look_different(tmp_path):
@@ -281,7 +289,7 @@ def test_an_old_report_stays_where_the_new_one_fails(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"--report: cannot write .*report\.html: No space left"):
         write_report(path, RUN, SALE)
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["report.html"]
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_report_replaces_the_one_a_link_points_to(tmp_path):
@@ -297,7 +305,7 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path, name):
     with pytest.raises(UsageError, match="--report") as caught:
         write_report(tmp_path / name, RUN, SALE)
     assert str(tmp_path / name) in str(caught.value)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path):

@@ -1,7 +1,7 @@
 import random
+from itertools import pairwise
 
 import pytest
-
 from fan_identity.batch.separation import read_labels, separate
 from fan_identity.batch.simulate import SaleSettings, write_simulation
 from fan_identity.batch.summary import Summary
@@ -58,7 +58,7 @@ def test_the_curve_is_short_monotone_and_has_the_area_of_the_auc():
     assert len(curve) <= 200
     assert curve[0] == (0.0, 0.0)
     assert curve[-1] == (1.0, 1.0)
-    steps = list(zip(curve, curve[1:], strict=False))
+    steps = list(pairwise(curve))
     assert all(x0 <= x1 and y0 <= y1 for (x0, y0), (x1, y1) in steps)
     area = sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in steps)
     assert area == pytest.approx(found.roc_auc, abs=0.002)
@@ -91,5 +91,5 @@ def test_a_line_that_is_no_label_is_named(tmp_path, line):
 
 
 def test_a_missing_labels_file_is_named(tmp_path):
-    with pytest.raises(UsageError, match="no such file.*none"):
+    with pytest.raises(UsageError, match=r"no such file: .*none"):
         read_labels(tmp_path / "none.jsonl")
