@@ -33,6 +33,7 @@ def list_letters(
     """List dead letters, oldest first.
 
     Examples:
+
       fan-identity dead-letters list --store sqlite:///fans.db
 
       fan-identity dead-letters list --store sqlite:///fans.db --reason malformed --json
@@ -45,7 +46,7 @@ def list_letters(
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("id", "written (UTC)", "worker", "reason", "attempts", "position", "error"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column != "error")
     for stored in found:
         letter = stored.letter
         table.add_row(
@@ -73,6 +74,7 @@ def show(
     """Show one dead letter with its original bytes.
 
     Examples:
+
       fan-identity dead-letters show 3f2a --store sqlite:///fans.db
 
       fan-identity dead-letters show 3f2a --store sqlite:///fans.db --raw > record.json
@@ -108,6 +110,7 @@ def redrive(
     What fails again stays a dead letter with one more attempt.
 
     Examples:
+
       fan-identity dead-letters redrive --store sqlite:///fans.db --reason too_many_receives
 
       fan-identity dead-letters redrive 3f2a --store sqlite:///fans.db

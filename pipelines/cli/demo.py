@@ -1,13 +1,11 @@
 """``fan-identity demo``: the whole story on this machine."""
 
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...io.logs import configure_logging
 from ...io.settings import load_settings
 from .common import AsJson, arm_table, err, finish, heading, ledger_json, ledger_rows, out, print_json, two_columns
 from .lookup import print_fan
@@ -32,12 +30,12 @@ def demo(
     SQLite file. The folder keeps the activities, the store and an HTML report to look around in.
 
     Examples:
+
       fan-identity demo
 
       fan-identity demo --fans 2000 --bots 100 --seed 1 --out /tmp/small-sale
     """
     settings = load_settings()
-    configure_logging(settings.log_level, "demo", uuid.uuid4().hex)
     # Beam takes a second to import: after the settings were found to be right.
     from ...batch.demo import score_simulation, simulate_into  # noqa: PLC0415
     from ...batch.simulate import SaleSettings  # noqa: PLC0415

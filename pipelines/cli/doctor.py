@@ -29,6 +29,7 @@ def doctor(store: Store = None, model: Model = None, as_json: AsJson = False) ->
     """Check versions, runners, the model and the store; exit 3 where a backend is out of reach.
 
     Examples:
+
       fan-identity doctor
 
       fan-identity doctor --store sqlite:///fans.db --json

@@ -38,6 +38,7 @@ def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
     """Look a user's ARM (account risk, 1 to 5) up, as the sale's front end does.
 
     Examples:
+
       fan-identity arm fan-00042 --store sqlite:///fans.db
 
       fan-identity arm fan-00042 --store sqlite:///fans.db --json
@@ -60,6 +61,7 @@ def show(
     """Show a user's scores, newest first, and why the latest is what it is.
 
     Examples:
+
       fan-identity show fan-00042 --store sqlite:///fans.db
 
       fan-identity show fan-00042 --store sqlite:///fans.db --limit 100 --json
@@ -86,16 +88,21 @@ def print_fan(latest: Mapping[str, Any]) -> None:
         f", ARM {latest['armRisk']} of 5, bot-or-not {latest['bonScore']:.3f}  ({latest['modelVersion']}, "
         f"after {latest['activityType']} at {latest['occurredAt']})"
     )
-    out.print(f"  {latest['baseScore']:6.2f}  an average account")
+    out.print(f"  {latest['baseScore']:6.2f}: an average account")
     for reason in stored_reasons(latest):
-        out.print(f"  {describe(reason)}")
-    out.print(f"  {latest['otherPoints']:+6.2f}  everything else")
+        points, sentence = describe(reason).split(": ", 1)
+        out.print(f"  {points:>6}: {sentence}")
+    out.print(f"  {_signed(latest['otherPoints']):>6}: everything else")
+
+
+def _signed(points: float) -> str:
+    return f"{'−' if points < 0 else '+'}{abs(points):.2f}"
 
 
 def _history_table(history: list[Mapping[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("time (UTC)", "activity", "score", "ARM", "bot-or-not", "strongest reasons"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for item in history:
         reasons = ", ".join(reason["code"] for reason in item["reasons"][:2])
         table.add_row(
@@ -116,6 +123,7 @@ def dump(store: Store = None) -> None:
     activities came. Left out are the request id and the time of writing.
 
     Examples:
+
       fan-identity dump --store sqlite:///fans.db > after.jsonl
 
       diff <(fan-identity dump --store sqlite:///a.db) <(fan-identity dump --store sqlite:///b.db)

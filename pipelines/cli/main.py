@@ -1,12 +1,15 @@
 """The ``fan-identity`` command."""
 
 import sys
+import uuid
 from typing import Annotated
 
 import typer
 
 from ... import __version__
 from ...io.errors import FanIdentityError
+from ...io.logs import configure_logging
+from ...io.settings import load_settings
 from . import dead_letters, demo, doctor, lookup, run, score
 from .common import err, printable
 
@@ -41,6 +44,7 @@ def root(
     Exit codes: 0 done; 1 finished with dead letters; 2 bad usage or settings; 3 a backend out of reach.
 
     Examples:
+
       fan-identity demo
 
       fan-identity score activities.jsonl --store sqlite:///fans.db
@@ -48,6 +52,8 @@ def root(
       fan-identity show fan-00042 --store sqlite:///fans.db
     """
     del version
+    # Before Beam is imported, which logs what optional parts of it are missing.
+    configure_logging(load_settings().log_level, "fan-identity", uuid.uuid4().hex)
 
 
 app.command()(demo.demo)

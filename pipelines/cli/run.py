@@ -65,6 +65,7 @@ def run(
     Workers: enqueueFromStream, enqueueFromPurchaseStream, enqueueFromVfStream, enqueueFromSQJourneyStream, scoreUsers.
 
     Examples:
+
       fan-identity run enqueueFromStream --source file://activities.jsonl --store sqlite:///fans.db --streaming
 
       fan-identity run scoreUsers --store sqlite:///fans.db --streaming

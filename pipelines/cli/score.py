@@ -1,6 +1,5 @@
 """``fan-identity score``: files in, scores out, on this machine."""
 
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ from ...domain.activity import MalformedRecordError, parse_time_ms
 from ...io.backends import Backends
 from ...io.errors import UsageError
 from ...io.file_ranges import FileFormat
-from ...io.logs import configure_logging
 from ...io.settings import load_settings
 from .common import (
     AsJson,
@@ -58,6 +56,7 @@ def score(
     stores the score. Scoring the same file again changes nothing. Options of Beam itself follow after --.
 
     Examples:
+
       fan-identity score activities.jsonl --store sqlite:///fans.db
 
       fan-identity score access.log --store sqlite:///fans.db --report report.html
@@ -68,8 +67,8 @@ def score(
       --direct_running_mode=multi_processing
     """
     settings = load_settings(store=store, model=model, horizon=parse_duration(horizon, "horizon"))
-    configure_logging(settings.log_level, "score", uuid.uuid4().hex)
     # Beam takes a second to import: only where it is needed.
+    from ...batch.report import check_report_path, write_report  # noqa: PLC0415
     from ...batch.score_files import score_files  # noqa: PLC0415
     from ...batch.summary import summarize  # noqa: PLC0415
     from ...io.files import plan_ranges  # noqa: PLC0415
@@ -79,6 +78,8 @@ def score(
     backends = Backends.of(settings)
     options = parse_beam_flags(context.obj or [], prism=settings.prism)
     backends.open_model()
+    if report is not None:
+        check_report_path(report)
     ranges = plan_ranges(inputs, parse_format(file_format))
     rules = RulesOfNow(
         horizon_ms=None if settings.horizon is None else int(settings.horizon.total_seconds() * 1_000),
@@ -95,8 +96,6 @@ def score(
 
         weak_label = evaluate_access_log(sorted(set(logs)), summary.bon_scores)
     if report is not None:
-        from ...batch.report import write_report  # noqa: PLC0415
-
         write_report(report, run, summary, weak_label=weak_label)
     if as_json:
         print_json(
