@@ -562,8 +562,8 @@ def _examples(items: Sequence[Item], kinds: Mapping[str, str]) -> list[tuple[dic
     # Where the truth is known, a bot stands for the bots and a fan for the fans.
     lowest = next((item for item in items if kinds.get(item["globalUserId"], FAN) != FAN), items[0])
     highest = next((item for item in reversed(items) if kinds.get(item["globalUserId"]) == FAN), items[-1])
-    halfway = (_score(lowest) + _score(highest)) / 2
-    between = min(items, key=lambda item: abs(_score(item) - halfway))
+    middle = [item for item in items if item["armRisk"] == (1 + ARM_LEVELS) // 2] or items
+    between = middle[len(middle) // 2]
     chosen: dict[str, tuple[str, Item]] = {}
     for name, item in (("A clear bot", lowest), ("A clear fan", highest), ("In between", between)):
         chosen.setdefault(item["globalUserId"], (name, item))
@@ -607,7 +607,11 @@ def _waterfall(number: int, item: Item) -> Chart:
             }
         ],
         {
-            "xaxis": {"title": {"text": "account score (points)"}, "range": [0, MAX_SCORE + 12]},
+            "xaxis": {
+                "title": {"text": "account score (points)"},
+                "tickvals": list(range(0, MAX_SCORE + 1, 25)),
+                "range": [-14, MAX_SCORE + 14],  # room for the numbers beside the bars
+            },
             "yaxis": {
                 "tickvals": list(range(len(names))),
                 "ticktext": names,

@@ -223,8 +223,8 @@ def page_of(request: bytes) -> Page:
     if match is None:
         return Page("pageView", None, None)
     path, _, query = match[2].partition("?")
-    if not path.startswith("/"):  # a proxy's request names the whole address
-        path = _ORIGIN.sub("", path, count=1) or "/"
+    if origin := _ORIGIN.match(path):  # a proxy's request names the whole address
+        path = path[origin.end() :] or "/"
     return Page(_activity_type(path.lower(), query.lower()), match[1].upper(), _bounded(path))
 
 

@@ -22,9 +22,8 @@ _OTHER_CONTENTS = {
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it first (unzstd)",
     b"BZh": "is compressed with bzip2; unpack it first (bunzip2 -k)",
     b"PK\x03\x04": "is a zip archive; unpack it first (unzip)",
-    b"\xff\xfe": "is UTF-16; save it as UTF-8",
-    b"\xfe\xff": "is UTF-16; save it as UTF-8",
 }
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 PARQUET_MAGIC = b"PAR1"
 
 
@@ -216,6 +215,9 @@ def _refuse_other_contents(path: str, head: bytes) -> None:
     for magic, remedy in _OTHER_CONTENTS.items():
         if head.startswith(magic):
             raise UsageError(f"{shown(path)}: {remedy}")
+    # Only with zero bytes too: a damaged first record alone must not stop a run.
+    if head.startswith(_UTF16_MARKS) and b"\0" in head:
+        raise UsageError(f"{shown(path)}: is UTF-16; save it as UTF-8")
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -102,6 +102,8 @@ def score(
             {
                 **ledger_json(run.ledger),
                 "seconds": round(run.enqueue_seconds + run.score_seconds, 3),
+                "enqueueSeconds": round(run.enqueue_seconds, 3),
+                "scoreSeconds": round(run.score_seconds, 3),
                 "eventsPerSecond": round(run.events_per_second, 1),
                 "users": summary.users,
                 "armDistribution": {str(arm): users for arm, users in summary.arm_distribution.items()},

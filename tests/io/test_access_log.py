@@ -174,6 +174,26 @@ def test_agents_are_unescaped():
     assert agent_of(parse_line(line(agent="-"))) == ""
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b" " * 1_000_000,
+        b":1" * 500_000 + b" - - x",
+        b"a b " * 250_000 + b"[x",
+        line("GET " + "a" * 1_000_000),  # looks for the scheme of an address
+        line("GET " + "/a HTTP/1.1 " * 80_000),
+        line("GET " + "/login-" * 140_000),
+        line('\\"' * 500_000)[:-1],
+        line(agent="\\" * 500_001),
+        line() + b" " * 1_000_000 + b"\n",
+    ],
+)
+def test_hostile_lines_take_one_pass(text):
+    """Were any step quadratic in a line's length, this would take minutes."""
+    with suppress(MalformedRecordError):
+        activity_of(text)
+
+
 quoted = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=3_000).map(
     lambda text: text.replace("\\", "\\\\").replace('"', '\\"')
 )
