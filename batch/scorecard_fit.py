@@ -42,12 +42,18 @@ BINS: Final[dict[str, tuple[tuple[float, ...], int]]] = {
     "assetShare": ((0.01, 0.1, 0.25, 0.45), RISES),
     "typeVariety": ((2, 3, 4, 6), RISES),
     "distinctHoursOfDay": ((2, 3, 5, 8, 12, 18), FALLS),
+    "nightShare": ((0.5,), FREE),
     "sameTypeRepeatShare": ((0.1, 0.25, 0.4, 0.6, 0.8, 0.95), FALLS),
 }
 """Edges of each feature's bins, and how the account score may move as the feature grows."""
 
 UNHELD: Final = frozenset({"distinctAddresses", "distinctDevices", "distinctEvents"})
 """Features whose None is scored like their lowest bin: what a client does not send is not held against it."""
+
+
+UNJUDGED: Final = frozenset({"nightShare"})
+"""Features that are in the profile for people to see and get no points: they would cost fans for their working hours
+or their time zone. Another model may weigh them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,9 @@ def fit_points(rows: Rows, *, penalty: float, bins: Mapping[str, tuple[tuple[flo
         columns += [(values >= edge).astype(np.float64) for edge in edges]  # NaN is at or above nothing
         unknown = np.isnan(values) & (name not in UNHELD)
         columns.append(unknown.astype(np.float64))
+        if name in UNJUDGED:
+            bounds += [(0.0, 0.0)] * (len(edges) + 1)
+            continue
         bound = {FALLS: (None, 0.0), RISES: (0.0, None), FREE: (None, None)}[direction]
         bounds += [bound] * len(edges) + [(None, None)]
     steps = _bounded_logistic(np.column_stack(columns), rows.is_fan, weights, bounds, penalty)

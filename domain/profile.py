@@ -48,6 +48,7 @@ FEATURES: tuple[str, ...] = (
     "typeVariety",
     "distinctHoursOfDay",
     "sameTypeRepeatShare",
+    "nightShare",
 )
 """Names of ``Profile.values``, in order. ``docs/model-card.md`` says what each means."""
 
@@ -56,6 +57,7 @@ _FAST_GAP_MS = 1_000
 _RHYTHM_GAP_MS = 2_000  # shorter gaps are a page loading or a double click; logs in whole seconds blur them besides
 _SESSION_BREAK_MS = 30 * _MINUTE_MS
 _HOUR_MS = 60 * _MINUTE_MS
+_NIGHT_ENDS = 6  # night is from midnight to 6:00 UTC
 _MILLE = 1_000  # shares and rates are cut to three decimals, in integer arithmetic
 
 _ASSET_VIEW = TYPE_INDEX["assetView"]
@@ -311,7 +313,7 @@ class _Window:
             rhythm = self._rhythm_gaps
             if rhythm >= MIN_RHYTHM_GAPS:
                 regularity = 2 * self._similar_pairs * _MILLE // (rhythm * (rhythm - 1)) / _MILLE
-        failures = logins = searches = purchases = assets = None
+        failures = logins = searches = purchases = assets = night = None
         if total >= MIN_ACTIVITIES:
             cart, checkout, purchase = _PURCHASE_STEPS
             failures = self._failures * _MILLE // total / _MILLE
@@ -320,6 +322,7 @@ class _Window:
             steps = type_counts[cart] + type_counts[checkout] + type_counts[purchase]
             purchases = steps * _MILLE // total / _MILLE
             assets = type_counts[_ASSET_VIEW] * _MILLE // total / _MILLE
+            night = sum(self._hours[:_NIGHT_ENDS]) * _MILLE // total / _MILLE
         return Profile(
             as_of_ms,
             (
@@ -340,6 +343,7 @@ class _Window:
                 len(type_counts) - type_counts.count(0),
                 24 - self._hours.count(0),
                 repeats,
+                night,
             ),
         )
 

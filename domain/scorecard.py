@@ -85,6 +85,7 @@ _REASONS: Final[dict[str, tuple[str, str, str]]] = {
     "typeVariety": ("ACTIVITY_VARIETY", "kinds of activity: {}", "count"),
     "distinctHoursOfDay": ("HOURS_OF_DAY", "active in {} of the day's 24 hours", "count"),
     "sameTypeRepeatShare": ("REPEATS_ITSELF", "{} of activities are of the same kind as the one before", "share"),
+    "nightShare": ("NIGHT_ACTIVITY", "{} of activities are between midnight and 6:00 UTC", "share"),
 }
 
 REASON_CODES: Final[Mapping[str, str]] = {feature: code for feature, (code, _, _) in _REASONS.items()}

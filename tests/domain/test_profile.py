@@ -74,6 +74,7 @@ def naive_profile(history: list[ActivityFacts], position: int, window: int) -> P
         "assetShare": type_share("assetView"),
         "typeVariety": len({f.type_index for f in seen}),
         "distinctHoursOfDay": len({f.time_ms // 3_600_000 % 24 for f in seen}),
+        "nightShare": cut(sum(f.time_ms // 3_600_000 % 24 < 6 for f in seen), len(seen)) if len(seen) >= 3 else None,
         "sameTypeRepeatShare": gap_share(sum(a.type_index == b.type_index for a, b in pairwise(decisions))),
     }
     return Profile(now, tuple(values[name] for name in FEATURES))
