@@ -28,7 +28,7 @@ format: $(BIN)/.dev ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 bench: $(BIN)/.dev ## compare with a plain loop; memory; streaming latency
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m fan_identity.benchmarks.run
 
 model: $(BIN)/.dev ## train the embedded model anew
 	$(BIN)/python -m fan_identity.batch.train_scorecard

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
@@ -105,5 +106,6 @@ def score_files(
 
 
 def _score_half(backends: Backends, batch_size: int, options: PipelineOptions) -> Callable[[beam.Pipeline], object]:
-    receivers = options.view_as(DirectOptions).direct_num_workers or 1
+    direct: Any = options.view_as(DirectOptions)
+    receivers = int(direct.direct_num_workers or 1)
     return lambda pipeline: score.build(pipeline, SCORE_WORKER, DrainQueue(backends, batch_size, receivers), backends)

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from fan_identity.io.sqlite.store import SqliteStore
+from ..io.sqlite.store import SqliteStore
 
 TARGET_P50_MS = 200
 TARGET_P99_MS = 600

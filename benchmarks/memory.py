@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fan_identity.batch.simulate import SaleSettings, write_simulation
+from ..batch.simulate import SaleSettings, write_simulation
 
 TARGET_MB = 600
 TARGET_GROWTH = 1.15
@@ -26,13 +26,15 @@ def run(fans_small: int, fans_large: int) -> None:
             peaks.append(peak)
     growth = peaks[1] / peaks[0]
     met = peaks[1] < TARGET_MB and growth <= TARGET_GROWTH
-    print(f"growth {growth:.2f}; target: under {TARGET_MB} MB and at most {TARGET_GROWTH}: {'met' if met else 'MISSED'}")
+    print(
+        f"growth {growth:.2f}; target: under {TARGET_MB} MB and at most {TARGET_GROWTH}: {'met' if met else 'MISSED'}"
+    )
 
 
 def _simulate_apart(source: Path, fans: int) -> int:
     """Simulates in a process of its own: its memory must not count."""
     code = (
-        "import sys; from pathlib import Path; from benchmarks.memory import simulate; "
+        "import sys; from pathlib import Path; from fan_identity.benchmarks.memory import simulate; "
         "print(simulate(Path(sys.argv[1]), int(sys.argv[2])))"
     )
     finished = subprocess.run([sys.executable, "-c", code, str(source), str(fans)], capture_output=True, check=True)

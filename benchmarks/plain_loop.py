@@ -10,19 +10,19 @@ import time
 import uuid
 from collections import Counter
 
-from fan_identity.domain.activity import MalformedRecordError, decode_activity
-from fan_identity.domain.ledger import Ledger
-from fan_identity.domain.messages import decode_message
-from fan_identity.domain.profile import facts_of
-from fan_identity.domain.records import DeadLetter, DecodedRecord, dead_letter_id
-from fan_identity.domain.scorable import ScorableRules, rejection
-from fan_identity.domain.scores import cache_entry, latest_item, score_item, version_of
-from fan_identity.io.backends import Backends
-from fan_identity.io.clock import now_ms
-from fan_identity.io.files import plan_ranges, read_range
-from fan_identity.io.ports import SendOutcome
-from fan_identity.io.settings import Settings
-from fan_identity.transforms.enqueue import queue_entry
+from ..domain.activity import MalformedRecordError, decode_activity
+from ..domain.ledger import Ledger
+from ..domain.messages import decode_message
+from ..domain.profile import facts_of
+from ..domain.records import DeadLetter, DecodedRecord, dead_letter_id
+from ..domain.scorable import ScorableRules, rejection
+from ..domain.scores import cache_entry, latest_item, score_item, version_of
+from ..io.backends import Backends
+from ..io.clock import now_ms
+from ..io.files import plan_ranges, read_range
+from ..io.ports import SendOutcome
+from ..io.settings import Settings
+from ..transforms.enqueue import queue_entry
 
 ENQUEUE = "enqueueFromStream"
 SCORE = "scoreUsers"

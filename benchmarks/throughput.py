@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fan_identity.batch.simulate import SaleSettings, write_simulation
+from ..batch.simulate import SaleSettings, write_simulation
 
 TARGET_RATIO = 0.8
 
@@ -42,7 +42,7 @@ def run(rounds: int, fans: int, bots: int) -> None:
         simulation = write_simulation(SaleSettings(fans=fans, bots=bots), source)
         cli = [sys.executable, "-m", "fan_identity.pipelines.cli"]
         contenders = [
-            Contender("plain loop, no Beam", [sys.executable, "-m", "benchmarks.plain_loop"]),
+            Contender("plain loop, no Beam", [sys.executable, "-m", "fan_identity.benchmarks.plain_loop"]),
             Contender("DirectRunner, one process", [*cli, "score"], ["--json"]),
             Contender(
                 "DirectRunner, two workers",

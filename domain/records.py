@@ -19,8 +19,7 @@ Item = TypeVar("Item", covariant=True)
 Other = TypeVar("Other")
 
 
-@dataclass(frozen=True, slots=True)
-class RawRecord:
+class RawRecord(msgspec.Struct, frozen=True, gc=False):
     """One record as a source delivered it.
 
     Attributes:
@@ -36,8 +35,7 @@ class RawRecord:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedRecord:
+class DecodedRecord(msgspec.Struct, frozen=True, gc=False):
     """A record that is an activity.
 
     Attributes:

@@ -4,9 +4,10 @@ Each protocol is implemented once per system; ``backends.py`` picks the implemen
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
+
+import msgspec
 
 from ..domain.messages import ScoringMessage
 from ..domain.profile import ActivityFacts, Profile
@@ -17,8 +18,7 @@ Item = Mapping[str, Any]
 """An item of a table: JSON values by attribute name, ``PK`` and ``SK`` among them."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueEntry:
+class QueueEntry(msgspec.Struct, frozen=True, gc=False):
     """A message to send.
 
     Attributes:
@@ -43,8 +43,7 @@ class SendOutcome(Enum):
     DUPLICATE = "duplicate"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedMessage:
+class ReceivedMessage(msgspec.Struct, frozen=True, gc=False):
     """A message in flight: invisible to other receivers until deleted or its visibility timeout ends.
 
     Attributes:

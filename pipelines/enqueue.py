@@ -49,7 +49,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, rules: R
     Returns:
         The finished batches.
     """
-    return (
+    batches: Any = (
         pipeline
         | "Read activities" >> source
         | "Decode activities" >> DecodeActivities(worker)
@@ -59,3 +59,4 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, rules: R
         | "Write dead letters" >> WriteDeadLetters(backends)
         | "Commit position" >> CommitPosition(worker, backends)
     )
+    return batches

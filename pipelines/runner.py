@@ -94,7 +94,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     try:
-        result = pipeline.run()
+        result: Any = pipeline.run()  # Beam's results have no types
         result.wait_until_finish()
     except FanIdentityError:
         raise
@@ -103,17 +103,17 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
         if ours is None:
             raise
         raise ours from error
-    counters = result.metrics().query()["counters"]
     counts: dict[str, int] = {}
-    for counter in counters:
-        name = counter.key.metric
-        if name.namespace == NAMESPACE:
-            counts[name.name] = counts.get(name.name, 0) + int(counter.result or 0)
+    for counter in result.metrics().query()["counters"]:
+        metric = counter.key.metric
+        if metric.namespace == NAMESPACE:
+            counts[metric.name] = counts.get(metric.name, 0) + int(counter.result or 0)
     return counts
 
 
 def _runner_name(options: PipelineOptions) -> str:
-    return options.view_as(StandardOptions).runner or "DirectRunner"
+    standard: Any = options.view_as(StandardOptions)
+    return str(standard.runner or "DirectRunner")
 
 
 def _runner(options: PipelineOptions) -> PipelineRunner:
@@ -121,7 +121,7 @@ def _runner(options: PipelineOptions) -> PipelineRunner:
     if name == "DirectRunner":
         # Beam's DirectRunner first tries Prism (and to download it), and falls back without a word to a runner that
         # cannot stream. Ours is always the one it runs Python batches on.
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: PLC0415 - slow to import
+        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner  # noqa: PLC0415 - slow to import
 
         return FnApiRunner()
     if name == "PrismRunner":

@@ -22,7 +22,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
     Returns:
         The finished batches.
     """
-    return (
+    batches: Any = (
         pipeline
         | "Receive messages" >> source
         | "Decode messages" >> DecodeMessages(worker)
@@ -32,3 +32,4 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         | "Write dead letters" >> WriteDeadLetters(backends)
         | "Acknowledge messages" >> Acknowledge(backends)
     )
+    return batches

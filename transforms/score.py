@@ -7,6 +7,7 @@ queue's order, so a user's messages are scored in the order they were received.
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from typing_extensions import override
 
 from ..domain.activity import MalformedRecordError
@@ -25,8 +26,7 @@ MAX_RECEIVES = 10
 """A message received this often without success is given up on."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedActivity:
+class QueuedActivity(msgspec.Struct, frozen=True, gc=False):
     """A received message, decoded.
 
     Attributes:
@@ -38,8 +38,7 @@ class QueuedActivity:
     message: ScoringMessage
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledActivity:
+class ProfiledActivity(msgspec.Struct, frozen=True, gc=False):
     """A received message with its user's profile as of its activity."""
 
     receipt: str
@@ -47,8 +46,7 @@ class ProfiledActivity:
     profile: Profile
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredActivity:
+class ScoredActivity(msgspec.Struct, frozen=True, gc=False):
     """A received message with its score."""
 
     receipt: str

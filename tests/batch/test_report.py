@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import plotly.graph_objects
 import pytest
+
 from fan_identity.batch.report import check_report_path, write_report
 from fan_identity.batch.score_files import ScoreRun
 from fan_identity.batch.separation import separate

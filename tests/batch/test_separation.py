@@ -2,6 +2,7 @@ import random
 from itertools import pairwise
 
 import pytest
+
 from fan_identity.batch.separation import read_labels, separate
 from fan_identity.batch.simulate import SaleSettings, write_simulation
 from fan_identity.batch.summary import Summary

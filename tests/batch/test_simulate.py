@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+
 from fan_identity.batch.personas import BOT_PERSONAS, FAN_PERSONAS, Sale, Track
 from fan_identity.batch.simulate import INTERNAL_ACCOUNTS, SaleSettings, simulate, write_simulation
 from fan_identity.domain.activity import TYPE_INDEX, MalformedRecordError, decode_activity

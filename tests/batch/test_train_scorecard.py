@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-import fan_identity.io
 import numpy as np
 import pytest
+
+import fan_identity.io
 from fan_identity.batch.scorecard_fit import BINS, FALLS, RISES, Rows, fit_points
 from fan_identity.batch.simulate import SaleSettings, simulate
 from fan_identity.batch.train_scorecard import (

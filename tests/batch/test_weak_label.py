@@ -1,4 +1,7 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fan_identity.batch.weak_label import (
     UserRequests,
     crawlers,
@@ -8,8 +11,6 @@ from fan_identity.batch.weak_label import (
 )
 from fan_identity.io.access_log import activity_of, parse_line
 from fan_identity.io.errors import UsageError
-from hypothesis import given
-from hypothesis import strategies as st
 
 BOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"

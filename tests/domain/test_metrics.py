@@ -1,8 +1,9 @@
 import pytest
-from fan_identity.domain.metrics import precision_at, roc_auc
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+
+from fan_identity.domain.metrics import precision_at, roc_auc
 
 # Few distinct scores, so that ties are frequent.
 scores = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6))

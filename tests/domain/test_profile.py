@@ -5,10 +5,11 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from fan_identity.domain.activity import ACTIVITY_TYPES, TYPE_INDEX, Activity, Context
-from fan_identity.domain.profile import FEATURES, PROFILE_WINDOW, ActivityFacts, Profile, facts_of, profiles_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fan_identity.domain.activity import ACTIVITY_TYPES, TYPE_INDEX, Activity, Context
+from fan_identity.domain.profile import FEATURES, PROFILE_WINDOW, ActivityFacts, Profile, facts_of, profiles_at
 
 START = 1_718_355_600_000  # 2024-06-14T09:00Z
 ASSET = TYPE_INDEX["assetView"]

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from fan_identity.domain.profile import FEATURES, Profile
-from fan_identity.domain.scorecard import REASON_CODES, FeatureBins, Reason, Scorecard, ScorecardError, describe
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fan_identity.domain.profile import FEATURES, Profile
+from fan_identity.domain.scorecard import REASON_CODES, FeatureBins, Reason, Scorecard, ScorecardError, describe
 
 
 def model(**changes: object) -> dict[str, object]:

@@ -2,10 +2,11 @@ import json
 from contextlib import suppress
 
 import pytest
-from fan_identity.domain.activity import ACTIVITY_TYPES, MalformedRecordError, decode_activity
-from fan_identity.io.access_log import activity_of, agent_of, matches, page_of, parse_line, user_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fan_identity.domain.activity import ACTIVITY_TYPES, MalformedRecordError, decode_activity
+from fan_identity.io.access_log import activity_of, agent_of, matches, page_of, parse_line, user_of
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
 

@@ -3,11 +3,12 @@ import io
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from fan_identity.domain.activity import decode_activity
 from fan_identity.io.errors import UsageError
 from fan_identity.io.files import plan_ranges, read_range
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 HEADER = "activityId,activityType,occurredAt,globalUserId,attributes.note"
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

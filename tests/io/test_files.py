@@ -4,11 +4,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
 from fan_identity.io import text_lines
 from fan_identity.io.errors import BackendUnavailableError, FanIdentityError, UsageError
 from fan_identity.io.files import FileFormat, count_records, detect_format, plan_ranges, read_range
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 LOG_LINE = b'10.0.0.1 - - [17/May/2025:10:05:03 +0000] "GET / HTTP/1.1" 200 5 "-" "Mozilla/5.0"'
 CSV_HEADER = b"activityId,activityType,occurredAt,globalUserId"

@@ -2,10 +2,11 @@ import logging
 from pathlib import Path
 
 import pytest
-from fan_identity.io.errors import BackendUnavailableError, UsageError
-from fan_identity.io.files import FileFormat, LineTail
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from fan_identity.io.errors import BackendUnavailableError, UsageError
+from fan_identity.io.files import FileFormat, LineTail
 
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from fan_identity.domain.activity import decode_activity
 from fan_identity.io.errors import BackendUnavailableError, UsageError
 from fan_identity.io.files import count_records, plan_ranges, read_range
