@@ -1,31 +1,39 @@
 """The report of a run: one HTML file that needs nothing else, for a risk analyst who has never seen the tool.
 
 Whatever names something in the data (user ids first of all) is hostile: it is shortened and its control characters are
-made visible (``_shown``), then escaped by Jinja, and in plots, where plotly reads HTML-like tags, by ``_label``. A
-content security policy in the page forbids it to load anything, come what may.
+made visible (``shown``), then escaped by Jinja, and in plots, where plotly reads HTML-like tags, by ``label``. A content
+security policy in the page forbids it to load anything, come what may.
 """
 
 import contextlib
-import hashlib
-import html
 import os
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 import plotly.offline  # pyright: ignore[reportMissingTypeStubs] - it has none
 
-from ..domain.activity import format_time_ms, parse_time_ms
-from ..domain.ledger import Ledger
-from ..domain.scorecard import ARM_LEVELS, MAX_SCORE, Reason, describe
+from ..domain.scorecard import ARM_LEVELS, describe
 from ..domain.scores import stored_reasons
 from ..io.errors import UsageError
 from ..io.ports import Item
+from .report_charts import (
+    RISKY_ARM,
+    Chart,
+    arm_chart,
+    books,
+    books_chart,
+    histogram,
+    reasons_chart,
+    roc_chart,
+    score_of,
+    waterfall,
+)
+from .report_text import count, percent, shown, words
+from .report_time_chart import time_chart
 from .score_files import ScoreRun
 from .separation import FAN, Separation
 from .summary import Summary
@@ -100,7 +108,7 @@ def render_report(
     title: str,
 ) -> str:
     """The report as HTML; the arguments are those of ``write_report``."""
-    items = [summary.latest[user] for user in sorted(summary.latest, key=lambda u: (score(summary.latest[u]), u))]
+    items = [summary.latest[user] for user in sorted(summary.latest, key=lambda u: (score_of(summary.latest[u]), u))]
     risky = [item for item in items if item["armRisk"] >= RISKY_ARM]
     kinds: Mapping[str, str] = separation.kinds if separation else {}
     charts = [books_chart(run.ledger)]
@@ -140,7 +148,7 @@ def _arm_rows(items: Sequence[Item]) -> list[tuple[int, int, float, float]]:
     """Of each ARM: the level, its users, their lowest and highest account score."""
     scores: dict[int, list[float]] = defaultdict(list)
     for item in items:
-        scores[item["armRisk"]].append(score(item))
+        scores[item["armRisk"]].append(score_of(item))
     return [(arm, len(of_arm), min(of_arm), max(of_arm)) for arm, of_arm in sorted(scores.items())]
 
 
@@ -150,7 +158,7 @@ def _user_row(item: Item, kinds: Mapping[str, str]) -> dict[str, Any]:
     return {
         "user": item["globalUserId"],
         "kind": kinds.get(item["globalUserId"]),
-        "score": score(item),
+        "score": score_of(item),
         "arm": item["armRisk"],
         "bon": item["bonScore"],
         "activities": None if activities is None else int(activities),
@@ -172,5 +180,5 @@ def _examples(items: Sequence[Item], kinds: Mapping[str, str]) -> list[tuple[dic
         chosen.setdefault(item["globalUserId"], (name, item))
     return [
         ({"name": name, "all_reasons": stored_reasons(item), **_user_row(item, kinds)}, waterfall(number, item))
-        for number, (name, item) in enumerate(sorted(chosen.values(), key=lambda entry: score(entry[1])))
+        for number, (name, item) in enumerate(sorted(chosen.values(), key=lambda entry: score_of(entry[1])))
     ]

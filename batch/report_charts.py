@@ -21,7 +21,7 @@ _BIN: Final = 2  # points of account score a bar of the histogram
 
 # Paul Tol and ColorBrewer (RdBu): told apart with any colour blindness, and in grey, on white and on black.
 BLUE, _RED, _GREY = "#3b82bf", "#d1603d", "#8a93a0"
-_PALEBLUE, _AMBER = "#9ecae1", "#e0a030"
+_PALE_BLUE, _AMBER = "#9ecae1", "#e0a030"
 _ARM_COLOURS: Final = ("#2f6fab", "#7fb2d6", "#b5bac2", "#ec9a72", "#b93a32")
 
 
@@ -37,7 +37,8 @@ class Chart:
     layout: Mapping[str, Any]
 
 
-def score(item: Item) -> float:
+def score_of(item: Item) -> float:
+    """An item's account score."""
     return float(item["accountScore"])
 
 
@@ -46,6 +47,7 @@ def _of(part: int, whole: int) -> float:
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:
+    """The value below which a share of the values lies."""
     return ascending[min(len(ascending) - 1, int(share * len(ascending)))]
 
 
@@ -53,7 +55,7 @@ def books(ledger: Ledger) -> list[tuple[str, str, int, str, Mapping[str, int]]]:
     """What became of the records: name, meaning, number, colour, and the number by reason."""
     rows: list[tuple[str, str, int, str, Mapping[str, int]]] = [
         ("Scored", "a score was stored", ledger.scored, BLUE, {}),
-        ("Deduplicated", "had come before", ledger.deduplicated, _PALEBLUE, {}),
+        ("Deduplicated", "had come before", ledger.deduplicated, _PALE_BLUE, {}),
         ("Rejected", "not to be scored", ledger.total_rejected, _GREY, ledger.rejected),
         ("Dead-lettered", "could not be processed; kept to look into", ledger.total_dead_lettered, _RED,
          ledger.dead_lettered),
@@ -63,6 +65,7 @@ def books(ledger: Ledger) -> list[tuple[str, str, int, str, Mapping[str, int]]]:
 
 
 def books_chart(ledger: Ledger) -> Chart:
+    """What became of the records, in one bar."""
     came_in = ledger.read + ledger.waiting_before
     missing = "every record is accounted for"
     if ledger.unaccounted:
@@ -94,6 +97,7 @@ def books_chart(ledger: Ledger) -> Chart:
 
 
 def arm_chart(summary: Summary) -> Chart:
+    """How many users are at each ARM."""
     arms = range(1, ARM_LEVELS + 1)
     counts = [summary.arm_distribution.get(arm, 0) for arm in arms]
     risky = sum(counts[RISKY_ARM - 1 :])
@@ -127,8 +131,9 @@ def arm_chart(summary: Summary) -> Chart:
 
 
 def histogram(items: Sequence[Item], separation: Separation | None) -> Chart:
+    """How the account scores spread; fans and bots apart where the truth is known."""
     if separation is None:
-        scores = [score(item) for item in items]
+        scores = [score_of(item) for item in items]
         middle = quantile(scores, 0.5)
         title = f"Half of the users score above {middle:.0f} of {MAX_SCORE}"
         traces = [_histogram_trace("users", scores, BLUE, 1.0)]
@@ -136,7 +141,7 @@ def histogram(items: Sequence[Item], separation: Separation | None) -> Chart:
         by_truth: dict[bool, list[float]] = {False: [], True: []}
         for item in items:
             if item["globalUserId"] in separation.is_bot:
-                by_truth[separation.is_bot[item["globalUserId"]]].append(score(item))
+                by_truth[separation.is_bot[item["globalUserId"]]].append(score_of(item))
         fans, bots = by_truth[False], by_truth[True]
         title = f"The middle fan scores {quantile(fans, 0.5):.0f}, the middle bot {quantile(bots, 0.5):.0f}"
         traces = [
@@ -183,6 +188,7 @@ def _histogram_trace(name: str, scores: Sequence[float], colour: str, weight: fl
 
 
 def reasons_chart(risky: Sequence[Item]) -> list[Chart]:
+    """What speaks most against the risky users; nothing where no reason is stored with them."""
     points: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for item in risky:
@@ -226,6 +232,7 @@ def reasons_chart(risky: Sequence[Item]) -> list[Chart]:
 
 
 def roc_chart(separation: Separation) -> Chart:
+    """Bots caught against fans flagged, over every cut of the score."""
     return Chart(
         "roc",
         f"A bot ranks as riskier than a fan in {percent(separation.roc_auc)} of all pairs",
@@ -262,6 +269,7 @@ def roc_chart(separation: Separation) -> Chart:
 
 
 def waterfall(number: int, item: Item) -> Chart:
+    """How a user's score adds up from base and reasons."""
     reasons: list[Reason] = stored_reasons(item)
     steps = [reason.points for reason in reasons] + [item["otherPoints"]]
     names = [
@@ -273,7 +281,7 @@ def waterfall(number: int, item: Item) -> Chart:
     texts = [f"{item['baseScore']:.1f}", *(f"{step:+.1f}".replace("-", "\N{MINUS SIGN}") for step in steps)]
     return Chart(
         f"example{number}",
-        f"{score(item):.1f} of {MAX_SCORE} points, ARM {item['armRisk']}",
+        f"{score_of(item):.1f} of {MAX_SCORE} points, ARM {item['armRisk']}",
         "",
         110 + 30 * len(names),
         [
@@ -284,7 +292,7 @@ def waterfall(number: int, item: Item) -> Chart:
                 # The same name twice would be one row.
                 "y": list(range(len(names))),
                 "x": [item["baseScore"], *steps, 0],
-                "text": [*texts, f"{score(item):.1f}"],
+                "text": [*texts, f"{score_of(item):.1f}"],
                 "textposition": "outside",
                 "cliponaxis": False,
                 "increasing": {"marker": {"color": BLUE}},

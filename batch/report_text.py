@@ -38,6 +38,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "ASSET_LOADS": "Images and scripts",
     "ACTIVITY_VARIETY": "Kinds of activity",
     "HOURS_OF_DAY": "Hours of the day",
+    "NIGHT_ACTIVITY": "Active at night (UTC)",
     "REPEATS_ITSELF": "Same thing repeated",
 }
 """Short plain names of codes. A code that is not here, as another model may send, is shown as it is."""
@@ -64,10 +65,12 @@ def label(text: str) -> str:
 
 
 def words(code: str) -> str:
+    """A code's plain name."""
     return _WORDS.get(code, code)
 
 
 def count(number: int) -> str:
+    """A number with its thousands apart."""
     return f"{number:,}"
 
 
@@ -75,6 +78,6 @@ def percent(share: float) -> str:
     """A share of 1 in per cent; only all is 100 %, and only nothing is 0 %."""
     if share in (0, 1):
         return f"{share:.0%}".replace("%", " %")
-    percent = share * 100
-    shown = f"{percent:.2f}" if percent < 1 else f"{percent:.1f}"
-    return {"0.00": "under 0.01 %", "100.0": "over 99.9 %"}.get(shown, f"{shown} %")
+    hundredths = share * 100
+    digits = f"{hundredths:.2f}" if hundredths < 1 else f"{hundredths:.1f}"
+    return {"0.00": "under 0.01 %", "100.0": "over 99.9 %"}.get(digits, f"{digits} %")

@@ -8,7 +8,7 @@ from typing import Final
 from ..domain.activity import format_time_ms, parse_time_ms
 from ..domain.scorecard import MAX_SCORE
 from ..io.ports import Item
-from .report_charts import BLUE, Chart, quantile, score
+from .report_charts import BLUE, Chart, quantile, score_of
 
 _MINUTE: Final = 60_000
 _BUCKETS: Final = {
@@ -26,7 +26,8 @@ _ENOUGH: Final = 10  # users; fewer make no percentiles
 
 
 def time_chart(items: Sequence[Item]) -> list[Chart]:
-    timed = sorted((parse_time_ms(item["occurredAt"]), score(item)) for item in items)
+    """The middle score, and the band around it, by the time of the users' latest activity."""
+    timed = sorted((parse_time_ms(item["occurredAt"]), score_of(item)) for item in items)
     # A few users last seen years ago would squeeze all others into one bucket.
     early, late = timed[len(timed) // 100][0], timed[-1 - len(timed) // 100][0]
     reach = max(late - early, _MINUTE)

@@ -49,8 +49,9 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, rules: R
     Returns:
         The finished batches.
     """
-    batches: Any = (
-        pipeline
+    start: Any = pipeline  # Beam's | has no types
+    return (
+        start
         | "Read activities" >> source
         | "Decode activities" >> DecodeActivities(worker)
         | "Filter scorable" >> FilterScorable(rules)
@@ -59,4 +60,3 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, rules: R
         | "Write dead letters" >> WriteDeadLetters(backends)
         | "Commit position" >> CommitPosition(worker, backends)
     )
-    return batches

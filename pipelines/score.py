@@ -22,8 +22,9 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
     Returns:
         The finished batches.
     """
-    batches: Any = (
-        pipeline
+    start: Any = pipeline  # Beam's | has no types
+    return (
+        start
         | "Receive messages" >> source
         | "Decode messages" >> DecodeMessages(worker)
         | "Fetch ARAI" >> FetchArai(backends)
@@ -32,4 +33,3 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         | "Write dead letters" >> WriteDeadLetters(backends)
         | "Acknowledge messages" >> Acknowledge(backends)
     )
-    return batches
