@@ -29,7 +29,7 @@ PATIENCE = 120.0
 """Seconds after which something a test waits for is taken never to come."""
 
 _WARM_INTERPRETER = """
-import ctypes, json, os, resource, signal, sys
+import ctypes, gc, json, os, resource, signal, sys
 import fan_identity.pipelines.cli.main as command_line
 import fan_identity.batch.redrive, fan_identity.batch.report, fan_identity.batch.score_files
 import fan_identity.io.parquet_files, fan_identity.pipelines.prism
@@ -55,6 +55,8 @@ def become(request):
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], resource.RLIM_INFINITY))
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+gc.collect()
+gc.freeze()  # a child that looks at every object would copy all of memory
 command = None
 print("ready", flush=True)
 while command is None and (line := sys.stdin.readline()):
