@@ -19,6 +19,7 @@ from .summary import Summary, summarize
 
 _HORIZON_MS = 7 * 24 * 60 * 60 * 1_000
 _STORE = "fans.db"
+_IN_BETWEEN = 3
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,10 @@ class Demo:
         return store_address(self.folder)
 
     def examples(self) -> list[Item]:
-        """Three users worth a look: the riskiest, the median, and the one most like a fan."""
+        """Three users worth a look: the riskiest, one in between (the median of ARM 3), and the one most like a fan."""
         ranked = sorted(self.summary.latest.values(), key=lambda item: (item["accountScore"], item["globalUserId"]))
-        if not ranked:
-            return []
-        return [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+        between = [item for item in ranked if item["armRisk"] == _IN_BETWEEN]
+        return [*ranked[:1], *between[len(between) // 2 :][:1], *ranked[-1:]]
 
 
 def store_address(folder: Path) -> str:

@@ -1,8 +1,8 @@
 """The report of a run: one HTML file that needs nothing else, for a risk analyst who has never seen the tool.
 
 Whatever names something in the data (user ids first of all) is hostile: it is shortened and its control characters are
-made visible (``shown``), then escaped by Jinja, and in plots, where plotly reads HTML-like tags, by ``label``. A content
-security policy in the page forbids it to load anything, come what may.
+made visible (``shown``), then escaped by Jinja, and in plots, where plotly reads HTML-like tags, by ``label``. A
+content security policy in the page forbids it to load anything, come what may.
 """
 
 import contextlib
