@@ -4,7 +4,7 @@ import hashlib
 
 import msgspec
 
-from .activity import MIN_EPOCH_MS, MalformedRecordError
+from .activity import MIN_EPOCH_MS, TYPE_INDEX, MalformedRecordError, decode_activity, parse_time_ms
 from .records import DecodedRecord
 
 
@@ -59,12 +59,16 @@ def decode_message(body: bytes) -> ScoringMessage:
     """Reads a message.
 
     Raises:
-        MalformedRecordError: not a message of ours.
+        MalformedRecordError: not a message of ours, or one that could never be scored.
     """
     try:
-        return _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        message = _decoder.decode(body)
+        parse_time_ms(message.occurred_at)
+        if decode_activity(bytes(message.activity)).activity_type not in TYPE_INDEX:
+            raise MalformedRecordError("activityType is not one of those scored")
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, MalformedRecordError) as error:
         raise MalformedRecordError(f"not a scoring message: {error}") from None
+    return message
 
 
 def precedence(message: ScoringMessage) -> bytes:

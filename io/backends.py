@@ -126,11 +126,17 @@ class Backends:
 
     def shared_lock(self) -> AbstractContextManager[None]:
         """Held by a worker that may run beside others on the queue's store, and not beside a run that works alone."""
-        return store_lock(sqlite_store(self.queue, "queue").path, exclusive=False)
+        return self._lock(exclusive=False)
 
     def exclusive_lock(self) -> AbstractContextManager[None]:
         """Held by a run that works alone on the queue's store."""
-        return store_lock(sqlite_store(self.queue, "queue").path, exclusive=True)
+        return self._lock(exclusive=True)
+
+    def _lock(self, *, exclusive: bool) -> AbstractContextManager[None]:
+        store = sqlite_store(self.queue, "queue")
+        # Opened first: what is no store gets an error that says so, and no lock file beside it.
+        store.connection  # noqa: B018
+        return store_lock(store.path, exclusive=exclusive)
 
     def open_queue(self) -> MessageQueue:
         """The queue."""

@@ -12,6 +12,21 @@ from pythonjsonlogger.json import JsonFormatter
 _FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
+class _OursOnly(logging.Filter):
+    """Lets lines of this program pass; those of Beam and others at debug level only.
+
+    Runners log a failed bundle, traceback and all, and set their loggers' levels themselves. What failed comes back to
+    us and is told once.
+    """
+
+    def __init__(self, level: str) -> None:
+        super().__init__()
+        self._others = level.upper() == "DEBUG"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._others or record.name.partition(".")[0] == "fan_identity"
+
+
 class _Correlate(logging.Filter):
     """Gives every line the correlation fields, those of the run where the line has none of its own."""
 
@@ -27,7 +42,7 @@ class _Correlate(logging.Filter):
 
 
 def configure_logging(level: str, worker: str, request_id: str) -> None:
-    """Sends this program's log, and warnings of Beam's, to standard error as JSON lines.
+    """Sends this program's log to standard error as JSON lines; at debug level also the warnings of Beam and others.
 
     Args:
         level: of our own loggers: debug, info, warning or error.
@@ -40,10 +55,9 @@ def configure_logging(level: str, worker: str, request_id: str) -> None:
             _FIELDS, rename_fields={"asctime": "time", "levelname": "level", "name": "logger"}, json_ensure_ascii=True
         )
     )
+    handler.addFilter(_OursOnly(level))
     handler.addFilter(_Correlate(worker, request_id))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.ERROR)
+    root.setLevel(logging.WARNING)
     logging.getLogger("fan_identity").setLevel(level.upper())
-    # Beam logs a failed bundle with the whole traceback before raising it; what failed is told once, by us.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)

@@ -51,12 +51,14 @@ class ReceivedMessage(msgspec.Struct, frozen=True, gc=False):
         group_id: its group.
         body: as sent.
         receive_count: 1 at the first delivery.
+        message_id: names the message in its queue, the same at every delivery.
     """
 
     receipt: str
     group_id: str
     body: bytes
     receive_count: int
+    message_id: str
 
 
 class MessageQueue(Protocol):

@@ -1,31 +1,35 @@
 """Runs a pipeline: picks the runner, refuses what Beam would silently ignore, brings back counters and clear errors."""
 
+import io
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stderr
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from ..io.errors import BackendUnavailableError, FanIdentityError, UsageError
 from ..transforms.batches import NAMESPACE
 from ..transforms.sources import IN_PROCESS, Pace, draining
+from . import local_worker
 
 _LOCAL_RUNNERS: Final = ("DirectRunner", "PrismRunner")
 _OUR_ERRORS: Final = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (UsageError, BackendUnavailableError)}
-# A traceback's last line, with the step Beam adds to it.
+_STEP: Final = re.compile(r" \[while running '[^\n]*'\]$")  # what Beam adds to an exception's message
 _ERROR_LINE: Final = re.compile(
-    rf"^({'|'.join(re.escape(name) for name in _OUR_ERRORS)}): (.*?)(?: \[while running '[^\n]*'\])?$", re.MULTILINE
-)
+    rf"^({'|'.join(re.escape(name) for name in _OUR_ERRORS)}): (.*)$", re.MULTILINE
+)  # the last line of a traceback
 
 
 def parse_beam_flags(flags: Sequence[str], *, prism: str | None) -> PipelineOptions:
@@ -38,14 +42,18 @@ def parse_beam_flags(flags: Sequence[str], *, prism: str | None) -> PipelineOpti
     Raises:
         UsageError: a flag no runner on this machine knows (Beam itself would ignore it), or a value that does not fit.
     """
-    options = PipelineOptions(list(flags))
+    # Worker processes would tell of their life on standard error; errors come back to us anyway.
+    flags = ["--default_sdk_harness_log_level=ERROR", *flags]
+    options = PipelineOptions(flags)
     parsers: list[Any] = []
+    said = io.StringIO()
     try:
-        options.get_all_options(add_extra_args_fn=parsers.append)
-        _, unknown = parsers[0].parse_known_args(list(flags))
+        with redirect_stderr(said):  # argparse writes all of its usage besides what is wrong
+            options.get_all_options(add_extra_args_fn=parsers.append)
+            _, unknown = parsers[0].parse_known_args(flags)
     except SystemExit:
-        # argparse has already written what is wrong with which flag to standard error.
-        raise UsageError("the Beam options after -- do not fit") from None
+        problem = said.getvalue().strip().rpartition("error: ")[2]
+        raise UsageError(f"the Beam options after -- do not fit: {problem}") from None
     runner = _runner_name(options)
     if unknown and runner in _LOCAL_RUNNERS:
         raise UsageError(f"Beam has no option {unknown[0].partition('=')[0]}; the options after -- are Beam's own")
@@ -94,12 +102,12 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     try:
-        result: Any = pipeline.run()  # Beam's results have no types
-        result.wait_until_finish()
-    except FanIdentityError:
-        raise
+        with _without_tracebacks():
+            result: Any = pipeline.run()  # Beam's results have no types
+            result.wait_until_finish()
     except Exception as error:
-        ours = _our_error(str(error))
+        text = str(error)
+        ours = type(error)(_STEP.sub("", text)) if isinstance(error, FanIdentityError) else _our_error(text)
         if ours is None:
             raise
         raise ours from error
@@ -111,6 +119,16 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
     return counts
 
 
+@contextmanager
+def _without_tracebacks() -> Generator[None]:
+    """Keeps Beam from printing a failed bundle's traceback to standard error: the error comes back to ``execute``.
+
+    Our log and our console hold the standard error they were made with.
+    """
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
 def _runner_name(options: PipelineOptions) -> str:
     standard: Any = options.view_as(StandardOptions)
     return str(standard.runner or "DirectRunner")
@@ -119,11 +137,7 @@ def _runner_name(options: PipelineOptions) -> str:
 def _runner(options: PipelineOptions) -> PipelineRunner:
     name = _runner_name(options)
     if name == "DirectRunner":
-        # Beam's DirectRunner first tries Prism (and to download it), and falls back without a word to a runner that
-        # cannot stream. Ours is always the one it runs Python batches on.
-        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner  # noqa: PLC0415 - slow to import
-
-        return FnApiRunner()
+        return _direct_runner(options)
     if name == "PrismRunner":
         from .prism import DetachedPrismRunner  # noqa: PLC0415 - only where it is used
 
@@ -134,12 +148,38 @@ def _runner(options: PipelineOptions) -> PipelineRunner:
         raise UsageError(f"--runner={name}: {error}") from None
 
 
+def _direct_runner(options: PipelineOptions) -> PipelineRunner:
+    """The runner Beam's DirectRunner runs Python batches on.
+
+    Beam's own choice first tries Prism (and to download it), and falls back without a word to a runner that cannot
+    stream.
+    """
+    from apache_beam.portability.api import beam_provision_api_pb2  # noqa: PLC0415 - slow to import
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import (  # noqa: PLC0415
+        ExtendedProvisionInfo,
+        FnApiRunner,
+    )
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle  # noqa: PLC0415
+
+    # Beam's protocol buffers have no types.
+    provision: Any = beam_provision_api_pb2
+    encoded: Any = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    info = ExtendedProvisionInfo(provision.ProvisionInfo(pipeline_options=encoded))
+    direct: Any = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return FnApiRunner(provision_info=info)
+    direct.direct_running_mode = "in_memory"  # or the runner would start Beam's worker processes, not ours
+    environment: Any = SubprocessSDKEnvironment
+    worker = environment.from_command_string(f"{shlex.quote(sys.executable)} -m {local_worker.__name__}")
+    return FnApiRunner(default_environment=worker, provision_info=info)
+
+
 def _our_error(text: str) -> FanIdentityError | None:
     """Finds an error of ours in the text of Beam's: a runner passes a worker's exception on as its traceback."""
     found = list(_ERROR_LINE.finditer(text))
     if not found:
         return None
-    return _OUR_ERRORS[found[-1].group(1)](found[-1].group(2))
+    return _OUR_ERRORS[found[-1].group(1)](_STEP.sub("", found[-1].group(2)))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from fan_identity.batch.simulate import SaleSettings, simulate
 
 COMMAND = Path(sys.executable).with_name("fan-identity")
@@ -387,9 +388,15 @@ def cli(commands: CommandLine) -> Iterator[CommandLine]:
     commands.end_all()
 
 
+@pytest.fixture(scope="session")
+def store_at(commands: CommandLine) -> Callable[[Path], Store]:
+    """The store of a path, which is no file before a command makes it."""
+    return lambda path: Store(path, commands)
+
+
 @pytest.fixture
 def make_store(cli: CommandLine, tmp_path: Path) -> Callable[..., Store]:
-    """Makes named stores, which are no files before a command makes them."""
+    """Makes stores by name."""
     return lambda name="fans": Store(tmp_path / f"{name}.db", cli)
 
 

@@ -88,8 +88,7 @@ def _dead_letter(
     error: str,
     message: ScoringMessage | None,
 ) -> DeadLetter:
-    # A message keeps its name over deliveries: its number in the queue, not the delivery's receipt.
-    position = f"message {received.receipt.partition('/')[0]}"
+    position = f"message {received.message_id}"  # the same at every delivery, as the receipt is not
     return DeadLetter(
         dead_letter_id=dead_letter_id(worker, batch.source, position, received.body),
         worker=worker,

@@ -154,7 +154,11 @@ class SqliteQueue:
                 )
                 received += [
                     ReceivedMessage(
-                        f"{delivery}/{seq}/{group_id}", group_id, body, (receives if seq <= received_to else 0) + 1
+                        receipt=f"{delivery}/{seq}/{group_id}",
+                        group_id=group_id,
+                        body=body,
+                        receive_count=(receives if seq <= received_to else 0) + 1,
+                        message_id=str(seq),
                     )
                     for seq, body in rows
                 ]
@@ -208,11 +212,13 @@ class SqliteQueue:
         if head is None:
             connection.execute("DELETE FROM message_groups WHERE queue = ? AND group_id = ?", group)
             return
-        # With a head behind what was delivered nothing of the group is in flight any more.
+        # With a head behind what was delivered nothing of the group is in flight any more. A head that this delivery
+        # did not hold was received once less; it stays suspect, but failures of those before it are not its own.
         connection.execute(
             "UPDATE message_groups SET head_seq = ?1, locked_until = iif(?1 > in_flight_to, 0, locked_until), "
-            "receives = iif(?1 > received_to, 0, receives) WHERE queue = ?2 AND group_id = ?3",
-            (head[0], *group),
+            "receives = CASE WHEN ?1 > received_to THEN 0 WHEN ?1 > in_flight_to THEN min(receives - 1, ?4) "
+            "ELSE receives END WHERE queue = ?2 AND group_id = ?3",
+            (head[0], *group, _SUSPECT_RECEIVES),
         )
 
     def release_in_flight(self) -> int:

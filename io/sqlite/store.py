@@ -8,6 +8,7 @@ parts, so an effect is never lost whose message stayed deleted.
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..errors import BackendUnavailableError, UsageError
 _APPLICATION_ID: Final = 0x46414E49  # "FANI": tells our files from other SQLite files
 _SCHEMA_VERSION: Final = 1
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
+_SWITCH_REST_SECONDS: Final = 0.01
 
 _SCHEMA: Final = """
 CREATE TABLE queues (
@@ -195,15 +197,16 @@ class SqliteStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         try:
-            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            # In this order: another process may make the schema in between, and then the id is ours already.
             tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:
             raise UsageError(f"store {self.path} is not an SQLite file; name another file") from None
         if application_id != _APPLICATION_ID and tables:
             raise UsageError(f"store {self.path} is an SQLite file of another program; name another file")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_to_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-32768")  # 32 MiB
         connection.execute("PRAGMA wal_autocheckpoint=16000")  # 64 MiB of log before pages are copied back
@@ -225,6 +228,19 @@ class SqliteStore:
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         connection.execute("COMMIT")
+
+
+def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Of two that switch a new file at once, SQLite refuses one without the usual waiting.
+            if "locked" not in str(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_SWITCH_REST_SECONDS)
 
 
 def _remedy(error: sqlite3.OperationalError) -> str:

@@ -44,7 +44,7 @@ Model = Annotated[
 
 _PIPED_COLUMNS = 160  # wide enough for every table; a terminal's own width counts where there is one
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPED_COLUMNS)
+err = Console(file=sys.stderr, highlight=False, width=None if sys.stderr.isatty() else _PIPED_COLUMNS)
 
 
 def print_json(value: Any) -> None:

@@ -34,6 +34,15 @@ def existing_store(address: str | None) -> SqliteStore:
     return sqlite_store(settings.store, "store", create=False)
 
 
+def _text(user: str) -> str:
+    """The id as given; an argument of other bytes than UTF-8 arrives as text that cannot be encoded."""
+    try:
+        user.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the user id is not UTF-8; no user has it") from None
+    return user
+
+
 def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
     """Look a user's ARM (account risk, 1 to 5) up, as the sale's front end does.
 
@@ -43,7 +52,7 @@ def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
 
       fan-identity arm fan-00042 --store sqlite:///fans.db --json
     """
-    value = SqliteArmCache(existing_store(store)).get(arm_cache_key(user))
+    value = SqliteArmCache(existing_store(store)).get(arm_cache_key(_text(user)))
     if as_json:
         print_json({"data": {"armScore": None if value is None else value["arm_risk"]}})
     elif value is None:
@@ -67,7 +76,7 @@ def show(
       fan-identity show fan-00042 --store sqlite:///fans.db --limit 100 --json
     """
     table = SqliteTable(existing_store(store), FAN_IDENTITY_TABLE)
-    pk = user_pk(user)
+    pk = user_pk(_text(user))
     latest = table.get(pk, LATEST_SK)
     history = table.query(pk, "SCORE#", newest_first=True, limit=limit)
     if as_json:

@@ -1,13 +1,16 @@
 """The ``fan-identity`` command."""
 
+import errno
+import os
 import sys
 import uuid
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
 from ... import __version__
-from ...io.errors import FanIdentityError
+from ...io.errors import BackendUnavailableError, FanIdentityError
 from ...io.logs import configure_logging
 from ...io.settings import load_settings
 from . import dead_letters, demo, doctor, lookup, run, score
@@ -74,7 +77,28 @@ def main() -> None:
         separator = arguments.index("--")
         arguments, beam_flags = arguments[:separator], arguments[separator + 1 :]
     try:
-        app(arguments, obj=beam_flags, prog_name="fan-identity")
+        code = app(arguments, obj=beam_flags, prog_name="fan-identity", standalone_mode=False)
+        sys.stdout.flush()
     except FanIdentityError as error:
-        err.print(printable(f"error: {error}", _ERROR_CHARACTERS), soft_wrap=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except typer.TyperException as error:
+        context: typer.Context | None = getattr(error, "ctx", None)
+        message = error.format_message()
+        if "\n" in message:  # a command group without a command: its help
+            typer.echo(message, err=True)
+            sys.exit(error.exit_code)
+        _end(message if context is None else f"{message} (see {context.command_path} --help)", error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # Python would write what is left once more when it ends.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        if error.errno == errno.EPIPE:
+            sys.exit(1)  # as Typer ends where the reader of a pipe went away
+        _end(f"standard output cannot be written: {error.strerror}", BackendUnavailableError.exit_code)
+    sys.exit(code)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    err.print(printable(f"error: {message}", _ERROR_CHARACTERS), soft_wrap=True)
+    sys.exit(code)

@@ -70,7 +70,7 @@ def score(
     # Beam takes a second to import: only where it is needed.
     from ...batch.report import check_report_path, write_report  # noqa: PLC0415
     from ...batch.score_files import score_files  # noqa: PLC0415
-    from ...batch.summary import summarize  # noqa: PLC0415
+    from ...batch.summary import arm_distribution, summarize  # noqa: PLC0415
     from ...io.files import plan_ranges  # noqa: PLC0415
     from ..enqueue import RulesOfNow  # noqa: PLC0415
     from ..runner import drain_on_signal, parse_beam_flags  # noqa: PLC0415
@@ -88,14 +88,16 @@ def score(
     )
     with drain_on_signal():
         run = score_files(ranges, rules, backends, options, batch_size=settings.batch_size, watch=progress_bar)
-    summary = summarize(backends)
-    logs = [item.path for item in ranges if item.format is FileFormat.ACCESS_LOG]
+    arms = arm_distribution(backends)
+    logs = sorted({item.path for item in ranges if item.format is FileFormat.ACCESS_LOG})
+    # Every user's latest item is held in memory only where something is made of it.
+    summary = summarize(backends) if logs or report is not None else None
     weak_label = None
-    if logs and not run.interrupted:
+    if summary is not None and logs and not run.interrupted:
         from ...batch.weak_label import evaluate_access_log  # noqa: PLC0415
 
-        weak_label = evaluate_access_log(sorted(set(logs)), summary.bon_scores)
-    if report is not None:
+        weak_label = evaluate_access_log(logs, summary.bon_scores)
+    if summary is not None and report is not None:
         write_report(report, run, summary, weak_label=weak_label)
     if as_json:
         print_json(
@@ -105,8 +107,8 @@ def score(
                 "enqueueSeconds": round(run.enqueue_seconds, 3),
                 "scoreSeconds": round(run.score_seconds, 3),
                 "eventsPerSecond": round(run.events_per_second, 1),
-                "users": summary.users,
-                "armDistribution": {str(arm): users for arm, users in summary.arm_distribution.items()},
+                "users": sum(arms.values()),
+                "armDistribution": {str(arm): users for arm, users in arms.items()},
                 "weakLabel": weak_label,
             }
         )
@@ -114,7 +116,7 @@ def score(
         rows = [*ledger_rows(run.ledger), ("events/s", f"{run.events_per_second:,.0f}")]
         out.print(heading("Records"), two_columns(rows))
         out.print()
-        out.print(heading("Users by ARM, account risk from 1 to 5"), arm_table(summary.arm_distribution))
+        out.print(heading("Users by ARM, account risk from 1 to 5"), arm_table(arms))
         if weak_label is not None:
             out.print()
             _print_weak_label(weak_label)

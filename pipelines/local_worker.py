@@ -1,0 +1,25 @@
+"""A worker process of the local runner: Beam's own, with our log instead of its chatter on standard error."""
+
+import os
+import sys
+import uuid
+from pathlib import Path
+
+from ..io.logs import configure_logging
+from ..io.settings import load_settings
+
+
+def main() -> None:
+    """Serves the runner that started this process, until it is done."""
+    configure_logging(load_settings().log_level, "worker", uuid.uuid4().hex)
+    # Beam prints the traceback of a failed bundle besides returning it to the runner, where it is told once. The log
+    # keeps the standard error it was set up with.
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the process lives
+    # Imported after the log is set up: Beam logs while it is imported.
+    from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415
+
+    sdk_worker_main.main([])  # pyright: ignore[reportUnknownMemberType]
+
+
+if __name__ == "__main__":
+    main()
