@@ -66,6 +66,8 @@ def decode_message(body: bytes) -> ScoringMessage:
         parse_time_ms(message.occurred_at)
         if decode_activity(bytes(message.activity)).activity_type not in TYPE_INDEX:
             raise MalformedRecordError("activityType is not one of those scored")
+        if not message.global_user_id.strip():
+            raise MalformedRecordError("globalUserId is blank")
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, MalformedRecordError) as error:
         raise MalformedRecordError(f"not a scoring message: {error}") from None
     return message

@@ -3,6 +3,7 @@
 Secrets belong in the environment and are read where they are used; none is printed or put into a pipeline.
 """
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ class Settings(BaseSettings):
         store: one address for queue, table, cache, dead letters and profiles together.
         queue: the queue's address; the store where None. Likewise ``table``, ``cache``, ``dead_letters``, ``arai``.
         model: the model's address; the model that comes with the package where None.
-        horizon: activities older than this before ``now`` are rejected; None for no limit in bounded runs.
+        horizon: activities older than this before ``now`` are rejected, written as ``7d``; None for no limit in bounded
+            runs.
         internal_accounts: user ids that are never scored.
         batch_size: how many records one Beam element carries.
         visibility_timeout: how long a received message is hidden from others.
@@ -45,6 +47,12 @@ class Settings(BaseSettings):
     prism: str | None = None
     log_level: str = Field(default="WARNING", pattern="(?i)^(debug|info|warning|error)$")
 
+    @field_validator("horizon", "visibility_timeout", mode="before")
+    @classmethod
+    def _parse_durations(cls, value: object) -> object:
+        """Durations are written 7d, 12h, 30m or 45s."""
+        return _duration(value) if isinstance(value, str) else value
+
     @field_validator("internal_accounts", mode="before")
     @classmethod
     def _split_accounts(cls, value: object) -> object:
@@ -52,6 +60,17 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return frozenset(part.strip() for part in value.split(",") if part.strip())
         return value
+
+
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_DURATION = re.compile(r"([0-9]{1,6})([dhms])")
+
+
+def _duration(text: str) -> timedelta:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("write a number and a unit, such as 7d, 12h, 30m or 45s")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -66,6 +85,7 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         # The value is not repeated: it may be a secret or a user id.
         problems = "; ".join(
-            f"setting {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+            f"setting {'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
         )
         raise UsageError(f"{problems} (a flag, or FAN_IDENTITY_<SETTING> in the environment)") from None

@@ -365,7 +365,7 @@ class Store:
             ids[item["globalUserId"]].append(item["activityId"])
         return dict(ids)
 
-    def keys(self) -> set[tuple[str, str]]:
+    def item_keys(self) -> set[tuple[str, str]]:
         """(PK, SK) of every item."""
         return set(self.query("SELECT pk, sk FROM items"))
 

@@ -89,8 +89,10 @@ def _dead_letter(
     message: ScoringMessage | None,
 ) -> DeadLetter:
     position = f"message {received.message_id}"  # the same at every delivery, as the receipt is not
+    # A message of ours is named by its content: redriven, it comes back under another number as the same letter.
+    named_by = position if message is None else ""
     return DeadLetter(
-        dead_letter_id=dead_letter_id(worker, batch.source, position, received.body),
+        dead_letter_id=dead_letter_id(worker, batch.source, named_by, received.body),
         worker=worker,
         reason=reason,
         error=error,

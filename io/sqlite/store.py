@@ -9,8 +9,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -115,9 +116,9 @@ class SqliteStore:
         self._create = create
         self._local = threading.local()
 
-    def __reduce__(self) -> tuple[type["SqliteStore"], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], "SqliteStore"], tuple[Path]]:
         """Connections stay behind: a copy in another process opens its own."""
-        return (SqliteStore, (self.path,))
+        return (partial(SqliteStore, create=self._create), (self.path,))
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -56,21 +55,6 @@ def printable(text: str, limit: int = 80) -> Text:
     """Text from outside as it may be shown: control characters escaped, no console markup, cut at ``limit``."""
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return Text(escaped if len(escaped) <= limit else f"{escaped[: limit - 1]}…")
-
-
-def parse_duration(text: str | None, setting: str) -> timedelta | None:
-    """Reads ``7d``, ``12h``, ``30m`` or ``45s``.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    if text is None:
-        return None
-    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isascii() or not number.isdigit() or len(number) > len("999999"):
-        raise UsageError(f"--{setting}: write a number and a unit, such as 7d, 12h, 30m or 45s")
-    return timedelta(**{units[unit]: int(number)})
 
 
 def parse_format(text: str | None) -> FileFormat | None:

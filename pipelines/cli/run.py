@@ -25,7 +25,6 @@ from .common import (
     err,
     heading,
     out,
-    parse_duration,
     parse_format,
     print_json,
     two_columns,
@@ -79,7 +78,7 @@ def run(
         cache=cache,
         dead_letters=dead_letters,
         model=model,
-        horizon=parse_duration(horizon, "horizon"),
+        horizon=horizon,
     )
     name = worker or settings.app_name
     if name is None:

@@ -23,7 +23,6 @@ from .common import (
     ledger_json,
     ledger_rows,
     out,
-    parse_duration,
     parse_format,
     print_json,
     two_columns,
@@ -66,7 +65,7 @@ def score(
       fan-identity score big.jsonl --store sqlite:///fans.db -- --direct_num_workers=2
       --direct_running_mode=multi_processing
     """
-    settings = load_settings(store=store, model=model, horizon=parse_duration(horizon, "horizon"))
+    settings = load_settings(store=store, model=model, horizon=horizon)
     # Beam takes a second to import: only where it is needed.
     from ...batch.report import check_report_path, write_report  # noqa: PLC0415
     from ...batch.score_files import score_files  # noqa: PLC0415

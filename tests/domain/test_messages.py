@@ -73,13 +73,18 @@ def test_a_message_needs_a_body():
         message_of(unread, "r", "w")
 
 
-@given(TEXT, TEXT, TIMES, st.dictionaries(TEXT, TEXT, max_size=3))
+@given(TEXT.filter(str.strip), TEXT, TIMES, st.dictionaries(TEXT.map("x-".__add__), TEXT, max_size=3))
 def test_a_message_is_read_back(user, activity_id, time_ms, content):
     body = json.dumps({**content, **json.loads(ACTIVITY)}, ensure_ascii=False).encode()
     sent = message(user=user, activity_id=activity_id, time_ms=time_ms, activity=body)
     received = decode_message(encode_message(sent))
     assert bytes(received.activity) == body
     assert msgspec.structs.replace(received, activity=sent.activity) == sent
+
+
+def test_a_message_of_a_blank_user_is_none():
+    with pytest.raises(MalformedRecordError, match="globalUserId is blank"):
+        decode_message(encode_message(message(user=" ")))
 
 
 def test_fields_of_a_later_version_are_ignored():

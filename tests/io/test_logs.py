@@ -79,12 +79,21 @@ def test_the_level_is_that_of_our_own_loggers(capsys, level, shown):
     assert "".join(line["message"] for line in lines(capsys)) == shown
 
 
-def test_others_speak_only_of_errors_and_beam_not_at_all(capsys):
-    configure_logging("debug", "w", "r")
-    logging.getLogger("someone.else").warning("quiet")
-    logging.getLogger("someone.else").error("loud")
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_others_are_silent(capsys, level):
+    configure_logging(level, "w", "r")
     logging.getLogger("apache_beam.runners").error("traceback")
-    assert [line["message"] for line in lines(capsys)] == ["loud"]
+    logging.getLogger("fan_identity_of_someone_else").error("not ours")
+    logging.getLogger("someone.else").critical("not ours")
+    logging.getLogger("fan_identity").error("ours")
+    assert [line["message"] for line in lines(capsys)] == ["ours"]
+
+
+def test_at_debug_level_the_warnings_of_others_are_told(capsys):
+    configure_logging("Debug", "w", "r")
+    logging.getLogger("apache_beam.runners").info("chatter")
+    logging.getLogger("apache_beam.runners").warning("told")
+    assert [(line["logger"], line["message"]) for line in lines(capsys)] == [("apache_beam.runners", "told")]
 
 
 def test_configured_twice_a_line_is_written_once(capsys):

@@ -53,13 +53,25 @@ def test_the_worker_is_named_as_the_lambda_reference_does(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "span"),
-    [("P30D", timedelta(days=30)), ("PT90S", timedelta(seconds=90)), ("1:30:00", timedelta(minutes=90))],
+    [
+        ("30d", timedelta(days=30)),
+        ("90s", timedelta(seconds=90)),
+        ("90m", timedelta(minutes=90)),
+        (" 2h ", timedelta(hours=2)),
+    ],
 )
-def test_spans_of_time_are_iso_8601_or_clock_like(monkeypatch, text, span):
+def test_spans_of_time_are_a_number_and_a_unit(monkeypatch, text, span):
     monkeypatch.setenv("FAN_IDENTITY_HORIZON", text)
     monkeypatch.setenv("FAN_IDENTITY_VISIBILITY_TIMEOUT", text)
     settings = load_settings()
     assert settings.horizon == settings.visibility_timeout == span
+
+
+@pytest.mark.parametrize("text", ["60", "-5m", "1.5h", "PT90S", "7 d", "9999999d", "5w", "", "d"])
+def test_a_span_of_time_of_another_form_is_refused_with_the_remedy(monkeypatch, text):
+    monkeypatch.setenv("FAN_IDENTITY_HORIZON", text)
+    with pytest.raises(UsageError, match="setting horizon: write a number and a unit, such as 7d"):
+        load_settings()
 
 
 @pytest.mark.parametrize(
