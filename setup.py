@@ -4,12 +4,21 @@ Beam ships this same file to remote workers with ``--setup_file``, so it stays f
 """
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 PACKAGES = ["", "domain", "io", "io.sqlite", "transforms", "pipelines", "pipelines.cli", "batch", "serving"]
 
 
 def _import_name(folder: str) -> str:
     return f"fan_identity.{folder}" if folder else "fan_identity"
+
+
+class BuildWithoutSetup(build_py):
+    """Leaves setup.py out: it stands in the package's own folder and would be taken for one of its modules."""
+
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[1] != "setup"]
 
 
 setup(
@@ -21,8 +30,7 @@ setup(
     packages=[_import_name(folder) for folder in PACKAGES],
     package_dir={_import_name(folder): folder.replace(".", "/") or "." for folder in PACKAGES},
     package_data={"fan_identity": ["py.typed"], "fan_identity.io": ["*.json"], "fan_identity.batch": ["*.html.j2"]},
-    # setup.py stands in the package's own folder and would otherwise be taken for one of its modules.
-    exclude_package_data={"fan_identity": ["setup.py"]},
+    cmdclass={"build_py": BuildWithoutSetup},
     install_requires=[
         "apache-beam>=2.77,<3",
         "crawler-user-agents>=1.40",

@@ -116,6 +116,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
         metric = counter.key.metric
         if metric.namespace == NAMESPACE:
             counts[metric.name] = counts.get(metric.name, 0) + int(counter.result or 0)
+    logging.getLogger("fan_identity.runner").info("pipeline ended", extra={"counts": counts})
     return counts
 
 
