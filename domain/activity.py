@@ -111,6 +111,21 @@ def decode_activity(record: bytes) -> Activity:
     return activity
 
 
+class _Named(msgspec.Struct, rename="camel"):
+    activity_id: str
+
+
+_name_decoder = msgspec.json.Decoder(_Named)
+
+
+def readable_activity_id(record: bytes) -> str | None:
+    """The activity id of a record that is no activity, where at least that can be read; else None."""
+    try:
+        return _name_decoder.decode(record).activity_id
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
 def parse_time_ms(value: int | float | str) -> int:
     """Reads a time as epoch milliseconds.
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from typing_extensions import override
 
-from ..domain.activity import MalformedRecordError, decode_activity
+from ..domain.activity import MalformedRecordError, decode_activity, readable_activity_id
 from ..domain.keys import deduplication_id, fifo_group_id
 from ..domain.messages import encode_message, message_of, precedence
 from ..domain.profile import ActivityFacts, facts_of

@@ -18,6 +18,7 @@ from fan_identity.domain.activity import (
     decode_activity,
     format_time_ms,
     parse_time_ms,
+    readable_activity_id,
 )
 
 MAX_EPOCH_MS = 253_402_300_799_999
@@ -281,3 +282,17 @@ def test_digits_and_numbers_mean_the_same(milliseconds):
     digits = str(milliseconds)
     if len(digits.lstrip("-")) != 8:
         assert parse_time_ms(digits) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        (b'{"activityId":"a-1","globalUserId":7}', "a-1"),
+        (b'{"activityId":7}', None),
+        (b'{"activityId":"a-1"', None),
+        (b"[" * 100_000, None),
+        (b'{"activityId":"\xed\xa0\x80"}', None),
+    ],
+)
+def test_the_id_of_a_malformed_record_is_read_where_it_can_be(record, name):
+    assert readable_activity_id(record) == name

@@ -1,0 +1,417 @@
+"""The command line as people and programs meet it."""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START_MS = 1_718_355_600_000
+COMMAND = Path(sys.executable).with_name("fan-identity")
+COMMANDS = [
+    *("demo", "score", "run", "arm", "show", "dump", "doctor", "dead-letters"),
+    *("dead-letters list", "dead-letters show", "dead-letters redrive"),
+]
+ESC = "\x1b"
+
+
+def activity(activity_id: str, user: str = "fan", **fields: Any) -> bytes:
+    named = {"activityId": activity_id, "globalUserId": user, "activityType": "login", "occurredAt": START_MS}
+    return json.dumps({**named, **fields}).encode()
+
+
+def write(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def filled(store, tmp_path) -> Any:
+    """A store with scores of several users and a dead letter."""
+    users = ("fan", "fan#2", "ø", "Z", "a", "\x1b[31mred", "x" * 2_000)
+    lines = [activity(f"{n}-{user}", user, occurredAt=START_MS + n) for user in users for n in range(3)]
+    store.score(write(tmp_path / "filled.jsonl", *lines, b'{"activityId":"cut'))
+    return store
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_an_example(cli, command):
+    result = cli(*command.split(), "--help")
+    assert (result.code, result.err) == (0, "")
+    assert result.text.startswith(f"Usage: fan-identity {command}".rstrip())
+    if command != "dead-letters":
+        assert "Examples:" in result.text
+        examples = result.text.partition("Examples:")[2].partition("\nOptions:")[0].partition("\nArguments:")[0]
+        assert re.search(rf"^ +fan-identity {command}".rstrip(), examples, re.MULTILINE)
+    assert cli(*command.split(), "-h").out == result.out
+
+
+def test_help_lists_every_command(cli):
+    listed = cli("--help").text.partition("Commands:")[2]
+    assert re.findall(r"^  ([a-z-]+)  ", listed, re.MULTILINE) == [name for name in COMMANDS if " " not in name]
+
+
+def test_help_names_every_worker(cli):
+    from fan_identity.pipelines.registry import WORKERS  # noqa: PLC0415
+
+    text = cli("run", "--help").text
+    assert all(worker in text for worker in WORKERS)
+
+
+def test_examples_work_as_they_stand(cli, tmp_path):
+    """The examples of score, show, arm and dead-letters, run as printed on a small file."""
+    write(tmp_path / "activities.jsonl", *(activity(f"{n}", "fan-00042", occurredAt=START_MS + n) for n in range(5)))
+    texts = "".join(cli(*name.split(), "--help").text for name in ("score", "arm", "show", "dump", "dead-letters list"))
+    ran = 0
+    for line in re.findall(r"^ +fan-identity (.*)$", texts, re.MULTILINE):
+        if any(missing in line for missing in ("access.log", "parquet", "big.jsonl", "b.db", "report.html")):
+            continue
+        result = cli(*line.partition(" >")[0].split(), folder=tmp_path)
+        assert (result.code, result.err) == (0, ""), line
+        ran += 1
+    assert ran >= 7
+
+
+def test_shell_completion_is_printed_and_completes(cli):
+    shell = f"{COMMAND} --show-completion; exit"
+    shown = subprocess.run(["bash", "-c", shell], env=cli.environment, capture_output=True, text=True, check=True)
+    assert "_fan_identity_completion" in shown.stdout
+    for shell in ("bash", "zsh", "fish"):
+        script = cli(env={"_FAN_IDENTITY_COMPLETE": f"source_{shell}"})
+        assert script.code == 0
+        assert "fan-identity" in script.text
+        assert "_FAN_IDENTITY_COMPLETE" in script.text
+    words = {"_FAN_IDENTITY_COMPLETE": "complete_bash", "COMP_WORDS": "fan-identity d", "COMP_CWORD": "1"}
+    assert cli(env=words).text.split() == ["demo", "dump", "doctor", "dead-letters"]
+
+
+# JSON
+
+
+def json_values(out: bytes) -> list[Any]:
+    """Standard output is one JSON value a line and nothing else."""
+    assert out.endswith(b"\n") or not out
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_json_is_one_value_a_line_and_nothing_else(filled, cli, tmp_path):
+    source = write(tmp_path / "more.jsonl", activity("more"), b"[]")
+    flag = filled.flag
+    (letter,) = json_values(cli("dead-letters", "list", *flag, "--json").out)
+    letter_id = letter["deadLetterId"]
+    for code, *arguments in (
+        (1, "score", source),
+        (1, "run", "enqueueFromStream", "--source", source),
+        (0, "run", "scoreUsers"),
+        (0, "arm", "fan"),
+        (0, "arm", "nobody"),
+        (0, "show", "fan"),
+        (0, "show", "nobody"),
+        (0, "doctor"),
+        (0, "dead-letters", "show", letter_id),
+        (0, "dead-letters", "redrive", "--dry-run"),
+        (1, "dead-letters", "redrive"),
+    ):
+        result = cli(*arguments, *flag, "--json")
+        assert result.code == code, result
+        assert len(json_values(result.out)) == 1
+    assert len(json_values(cli("dump", *flag).out)) == len(filled.item_keys()) + 7
+    assert len(json_values(cli("dead-letters", "list", *flag, "--json").out)) == 3
+    assert json_values(cli("dead-letters", "list", "--reason", "none", *flag, "--json").out) == []
+
+
+def test_a_fresh_command_writes_json_to_standard_output_and_nothing_to_standard_error(cli, store, tmp_path):
+    result = cli.fresh("score", write(tmp_path / "a.jsonl", activity("a")), *store.flag, "--json")
+    assert (result.code, result.err) == (0, "")
+    assert result.json["scored"] == 1
+
+
+def test_a_fresh_command_says_a_mistake_in_one_line(cli, store, tmp_path):
+    result = cli.fresh("score", tmp_path / "none.jsonl", *store.flag)
+    assert (result.code, result.out) == (2, b"")
+    assert result.err_lines == [f"error: {tmp_path / 'none.jsonl'}: no such file; check the name"]
+
+
+def test_the_demo_on_a_small_size(cli, tmp_path):
+    result = cli("demo", "--fans", "100", "--bots", "10", "--out", tmp_path / "demo", "--json")
+    assert (result.code, result.err) == (0, "")
+    books = result.json
+    assert books["unaccounted"] == 0
+    assert books["rocAuc"] > 0.6
+    assert Path(books["report"]).read_text().lstrip().lower().startswith("<!doctype html>")
+    assert cli("dump", "--store", books["store"]).code == 0
+
+
+# Lookups
+
+
+def test_arm_and_show_agree(filled, cli):
+    shown = cli("show", "fan", *filled.flag, "--json", "--limit", "2").json
+    assert [item["activityId"] for item in shown["scores"]] == ["2-fan", "1-fan"]
+    assert shown["latest"]["activityId"] == "2-fan"
+    assert shown["globalUserId"] == "fan"
+    arm = shown["latest"]["armRisk"]
+    assert cli("arm", "fan", *filled.flag, "--json").json == {"data": {"armScore": arm}}
+    assert cli("arm", "fan", *filled.flag).text.startswith(f"ARM {arm} of 5 (as of 2024-06-14, model ")
+    assert cli("arm", "nobody", *filled.flag, "--json").json == {"data": {"armScore": None}}
+    assert cli("arm", "nobody", *filled.flag).text == cli("show", "nobody", *filled.flag).text == "unknown fan\n"
+
+
+def test_show_adds_up_for_people_too(filled, cli):
+    lines = cli("show", "fan", *filled.flag).text.splitlines()
+    latest = cli("show", "fan", *filled.flag, "--json").json["latest"]
+    assert lines[0].startswith(f"fan  score {latest['accountScore']:.2f} of 100, ARM {latest['armRisk']} of 5")
+    points = [re.match(r" *([−+]?)(\d+\.\d\d): ", line) for line in lines[1:]]
+    total = sum(float(found[2]) * (-1 if found[1] == "−" else 1) for found in points if found)
+    assert round(total * 100) == round(latest["accountScore"] * 100)
+
+
+def test_the_store_may_come_from_the_environment(filled, cli):
+    env = {"FAN_IDENTITY_STORE": filled.address}
+    assert cli("arm", "fan", env=env).out == cli("arm", "fan", *filled.flag).out
+    assert cli("run", "--json", env={**env, "APP_NAME": "scoreUsers"}).json["worker"] == "scoreUsers"
+    other = cli("arm", "fan", "--store", "sqlite:///none.db", env=env)
+    assert other.code == 2, "a flag wins over the environment"
+
+
+def test_dump_is_sorted_and_names_no_run(filled):
+    dumped = filled.dump().splitlines()
+    values = [json.loads(line) for line in dumped]
+    keys = [(value["PK"].encode(), value["SK"].encode()) for value in values if "PK" in value]
+    cached = [value["cacheKey"].encode() for value in values if "PK" not in value]
+    assert keys == sorted(keys)
+    assert cached == sorted(cached)
+    assert len(keys) + len(cached) == len(values) == 7 * 4 + 7
+    assert [list(value) for value in values] == [sorted(value) for value in values], "canonical: names sorted"
+    for name in ("requestId", "dateUpdated", "request_id"):
+        assert f'"{name}"'.encode() not in filled.dump()
+
+
+# Terminals and pipes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "dump",
+        "arm fan",
+        "arm fan --json",
+        "show fan",
+        "show fan --json",
+        "dead-letters list",
+        "dead-letters list --json",
+    ],
+)
+def test_a_pipe_closed_early_gives_no_traceback(filled, cli, arguments):
+    command = subprocess.Popen(
+        [str(COMMAND), *arguments.split(), *filled.flag],
+        env=cli.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert command.stdout is not None
+    assert command.stderr is not None
+    command.stdout.close()  # before it writes anything
+    errors = command.stderr.read()
+    command.stderr.close()
+    assert command.wait(60) in (0, 1)
+    assert errors == b""
+
+
+def test_a_reader_that_takes_the_first_line_gets_it(filled, cli):
+    # More than a pipe holds, so that the writer notices.
+    shell = f"for i in $(seq 1); do {COMMAND} dump {' '.join(filled.flag)} | head -n 1; done"
+    done = subprocess.run(["bash", "-c", shell], env=cli.environment, capture_output=True, check=True)
+    assert done.stdout.splitlines() == filled.dump().splitlines()[:1]
+    assert done.stderr == b""
+
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "bell\x07",
+    "\x1b]0;title\x07",
+    "c1\x9b31m",
+    "over\rwritten",
+    "\u202egnp",
+    "[red]x[/red]",
+]
+
+
+@pytest.mark.parametrize("user", HOSTILE, ids=ascii)
+def test_hostile_ids_are_printed_escaped(store, cli, tmp_path, user):
+    source = write(tmp_path / "a.jsonl", activity(user, user), activity(user, user)[:-9])
+    score = cli("score", source, *store.flag)
+    shown = cli("show", user, *store.flag)
+    letters = cli("dead-letters", "list", *store.flag)
+    (letter,) = json_values(cli("dead-letters", "list", *store.flag, "--json").out)
+    letter_shown = cli("dead-letters", "show", letter["deadLetterId"], *store.flag)
+    assert shown.code == letters.code == letter_shown.code == 0
+    for result in (score, shown, letters, letter_shown, cli("arm", user, *store.flag)):
+        for text in (result.text, result.err):
+            assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text), text
+    escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in user)
+    assert shown.text.startswith(escaped)
+    # JSON escapes control characters by itself.
+    as_json = cli("show", user, *store.flag, "--json")
+    assert as_json.json["globalUserId"] == user
+    assert ESC not in as_json.text
+
+
+def test_names_of_files_and_stores_are_printed_as_they_are_or_escaped(cli, store_at, tmp_path):
+    folder = tmp_path / "[bold]a[/bold] [/x]"
+    folder.mkdir()
+    store = store_at(folder / "fans.db")
+    result = cli("score", write(folder / "a.jsonl", activity("a"), b"[]"), *store.flag)
+    assert result.code == 1
+    assert result.err_lines == [
+        f"1 dead letters; look at them with: fan-identity dead-letters list --store {store.address}"
+    ]
+    hostile = cli("score", folder / f"no{ESC}[31m.jsonl", *store.flag)
+    assert hostile.code == 2
+    assert len(hostile.err_lines) == 1
+    assert ESC not in hostile.err
+
+
+def test_long_paths_stay_on_one_line(cli, store_at, tmp_path):
+    folder = tmp_path / ("long-" * 30) / ("name-" * 30)
+    folder.mkdir(parents=True)
+    store = store_at(folder / "fans.db")
+    result = cli("score", write(folder / "a.jsonl", activity("a"), b"[]"), *store.flag)
+    assert result.err_lines == [
+        f"1 dead letters; look at them with: fan-identity dead-letters list --store {store.address}"
+    ]
+
+
+# Dead letters
+
+
+def letters_of(store) -> list[dict[str, Any]]:
+    return json_values(store.cli("dead-letters", "list", *store.flag, "--json", "--all").out)
+
+
+def test_dead_letters_are_listed_and_shown(store, cli, tmp_path):
+    bad = [b'{"activityId":"cut', b"[]", b"\xff\xfe\x00raw\x1b"]
+    store.score(write(tmp_path / "a.jsonl", activity("a"), *bad))
+    listed = cli("dead-letters", "list", *store.flag)
+    assert listed.text.count("malformed") == 3
+    letters = letters_of(store)
+    assert {letter["position"] for letter in letters} == {f"byte {len(activity('a')) + 1 + n}" for n in (0, 19, 22)}
+    for letter in letters:
+        assert letter["source"] == str(tmp_path / "a.jsonl")
+        assert (letter["attempts"], letter["redrivenAt"]) == (1, None)
+        shown = cli("dead-letters", "show", letter["deadLetterId"][:12], *store.flag, "--json").json
+        assert {name: shown[name] for name in letter} == letter
+        payload = base64.b64decode(shown["payloadBase64"])
+        assert payload in bad
+        assert letter["payloadBytes"] == len(payload)
+        assert cli("dead-letters", "show", letter["deadLetterId"], *store.flag, "--raw").out == payload
+    assert len(json_values(cli("dead-letters", "list", *store.flag, "--limit", "2", "--json").out)) == 2
+    assert "2 of 3" in cli("dead-letters", "list", *store.flag, "--limit", "2").err
+    assert json_values(cli("dead-letters", "list", *store.flag, "--worker", "scoreUsers", "--json").out) == []
+    for unknown in ("zzz", ""):
+        assert cli("dead-letters", "show", unknown, *store.flag).code == 2
+
+
+def test_a_dry_run_of_redrive_changes_nothing(store, cli, tmp_path):
+    store.score(write(tmp_path / "a.jsonl", b"[]", b"{}"))
+    before = letters_of(store)
+    assert cli("dead-letters", "redrive", *store.flag, "--dry-run", "--json").json == {"wouldRedrive": 2}
+    assert cli("dead-letters", "redrive", *store.flag, "--dry-run").text == "2 dead letters would be sent again\n"
+    assert letters_of(store) == before
+
+
+def test_what_fails_again_stays_a_dead_letter_with_one_more_attempt(store, cli, tmp_path):
+    store.score(write(tmp_path / "a.jsonl", b"[]"))
+    for attempts in (2, 3):
+        result = cli("dead-letters", "redrive", *store.flag, "--json")
+        assert (result.code, result.json) == (1, {"queued": 0, "rejected": 0, "failed": 1})
+        (letter,) = letters_of(store)
+        assert (letter["attempts"], letter["redrivenAt"]) == (attempts, None)
+    assert [payload for _, _, payload in store.dead_letters()] == [b"[]"]
+
+
+def poison(store) -> None:
+    """Makes every waiting message one that was received ten times."""
+    import sqlite3  # noqa: PLC0415
+
+    connection = sqlite3.connect(store.path)
+    with connection:
+        connection.execute("UPDATE message_groups SET receives = 10, received_to = head_seq")
+    connection.close()
+
+
+def test_a_message_received_too_often_is_redriven_and_scored(store, make_store, cli, tmp_path):
+    source = write(tmp_path / "a.jsonl", *(activity(f"{n}", f"user-{n}", occurredAt=START_MS + n) for n in range(3)))
+    cli("run", "enqueueFromStream", "--source", source, *store.flag)
+    bodies = store.query("SELECT body FROM messages ORDER BY seq")
+    poison(store)
+    given_up = cli("run", "scoreUsers", *store.flag, "--json")
+    assert given_up.code == 1
+    assert given_up.json["dead_lettered.too_many_receives"] == 3
+    assert (store.waiting(), store.scores()) == (0, 0)
+    letters = letters_of(store)
+    assert {letter["reason"] for letter in letters} == {"too_many_receives"}
+    assert {letter["activityId"] for letter in letters} == {"0", "1", "2"}
+    assert sorted(payload for _, _, payload in store.dead_letters()) == sorted(body for (body,) in bodies)
+
+    one = cli("dead-letters", "redrive", letters[0]["deadLetterId"], *store.flag, "--json")
+    assert (one.code, one.json) == (0, {"queued": 1, "rejected": 0, "failed": 0})
+    assert one.err == f"score them with: fan-identity run scoreUsers --store {store.address}\n"
+    assert store.waiting() == 1
+    rest = cli("dead-letters", "redrive", *store.flag, "--reason", "too_many_receives", "--json")
+    assert rest.json["queued"] == 2, "what was sent again does not wait any more"
+    assert cli("dead-letters", "redrive", *store.flag, "--json").json["queued"] == 0
+    assert cli("run", "scoreUsers", *store.flag, "--json").json["scored"] == 3
+    assert json_values(cli("dead-letters", "list", *store.flag, "--json").out) == []
+    assert all(letter["redrivenAt"] for letter in letters_of(store))
+    undisturbed = make_store("undisturbed")
+    undisturbed.score(source)
+    assert store.dump() == undisturbed.dump()
+
+
+def test_a_message_redriven_that_fails_again_is_one_letter_with_more_attempts(store, cli, tmp_path):
+    cli("run", "enqueueFromStream", "--source", write(tmp_path / "a.jsonl", activity("a")), *store.flag)
+    for times in (1, 2, 3):
+        poison(store)
+        assert cli("run", "scoreUsers", *store.flag).code == 1
+        (letter,) = letters_of(store)
+        assert letter["redrivenAt"] is None
+        assert letter["attempts"] >= 10 + times
+        assert cli("dead-letters", "redrive", *store.flag, "--json").json["queued"] == 1
+    assert cli("run", "scoreUsers", *store.flag, "--json").json["scored"] == 1
+
+
+def test_letters_that_can_be_read_now_are_queued_or_rejected(store, cli, tmp_path):
+    """As after an upgrade that reads what was malformed before: here the letters' bytes are put right."""
+    import sqlite3  # noqa: PLC0415
+
+    store.score(write(tmp_path / "a.jsonl", b'{"n":1}', b'{"n":2}'))
+    connection = sqlite3.connect(store.path)
+    with connection:
+        for letter, line in zip(letters_of(store), (activity("a"), activity("b", " ")), strict=True):
+            values = (line, letter["deadLetterId"])
+            connection.execute("UPDATE dead_letters SET payload = ? WHERE dead_letter_id = ?", values)
+    connection.close()
+    result = cli("dead-letters", "redrive", *store.flag, "--json")
+    assert (result.code, result.json) == (0, {"queued": 1, "rejected": 1, "failed": 0})
+    assert cli("run", "scoreUsers", *store.flag, "--json").json["scored"] == 1
+    assert store.ids_by_user() == {"fan": ["a"]}
+
+
+# Interruptions
+
+
+def test_ctrl_c_in_a_lookup_gives_no_traceback(filled, cli):
+    running = cli.start("dead-letters", "list", *filled.flag, out=os.devnull)
+    running.signal(signal.SIGINT)
+    result = running.wait()
+    assert result.code in (0, 130, -signal.SIGINT)
