@@ -1,6 +1,7 @@
 """A worker process of the local runner: Beam's own, with our log instead of its chatter on standard error."""
 
 import os
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -15,9 +16,14 @@ def main() -> None:
     # Beam prints the traceback of a failed bundle besides returning it to the runner, where it is told once. The log
     # keeps the standard error it was set up with.
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the process lives
+    # Ctrl-C in a terminal reaches this process too: it drains, as the one that started it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Imported after the log is set up: Beam logs while it is imported.
     from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415
 
+    from ..transforms.sources import draining  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, lambda number, frame: draining.set())
     sdk_worker_main.main([])  # pyright: ignore[reportUnknownMemberType]
 
 

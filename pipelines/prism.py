@@ -7,6 +7,8 @@ process is done with it, and (on Linux) also when this process is killed.
 
 import atexit
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -31,7 +33,24 @@ class DetachedPrismRunner(PrismRunner):
     def default_job_server(self, options: PipelineOptions) -> JobServer:
         server = _DetachedPrismJobServer(options)
         atexit.register(server.stop)
+        threading.excepthook = _unless_of_worker(threading.excepthook)
         return server
+
+
+def _unless_of_worker(
+    hook: Callable[[threading.ExceptHookArgs], Any],
+) -> Callable[[threading.ExceptHookArgs], Any]:
+    """Keeps the end of Beam's worker threads in this process off standard error.
+
+    A worker thread may find its connection closed when Prism is done with the job. What fails in a bundle comes back
+    with the job's result.
+    """
+
+    def tell(failure: threading.ExceptHookArgs) -> Any:
+        if failure.thread is None or not failure.thread.name.startswith("run_worker_"):
+            hook(failure)
+
+    return tell
 
 
 class _DetachedPrismJobServer(PrismJobServer):

@@ -1,5 +1,6 @@
 """Runs a pipeline: picks the runner, refuses what Beam would silently ignore, brings back counters and clear errors."""
 
+import copy
 import io
 import logging
 import os
@@ -99,6 +100,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
         UsageError, BackendUnavailableError: what a worker raised, on whichever process it ran.
         RuntimeError: any other failure, with Beam's text.
     """
+    options = copy.deepcopy(options)  # making the runner changes them, and the caller runs two pipelines with them
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     try:

@@ -30,7 +30,7 @@ PATIENCE = 120.0
 """Seconds after which something a test waits for is taken never to come."""
 
 _WARM_INTERPRETER = """
-import ctypes, gc, json, os, resource, signal, sys
+import atexit, ctypes, gc, json, os, resource, signal, sys, threading, traceback
 import fan_identity.pipelines.cli.main as command_line
 import fan_identity.batch.redrive, fan_identity.batch.report, fan_identity.batch.score_files
 import fan_identity.io.parquet_files, fan_identity.pipelines.prism
@@ -85,7 +85,19 @@ while command is None and (line := sys.stdin.readline()):
     become(request)
     command = command_line.main
 if command is not None:
-    sys.exit(command())
+    code = 1
+    try:
+        code = command()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    # As Python ends, but for taking every module apart, which would copy all of memory.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 """
 
 

@@ -42,8 +42,15 @@ Model = Annotated[
 ]
 
 _PIPED_COLUMNS = 160  # wide enough for every table; a terminal's own width counts where there is one
-out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
-err = Console(file=sys.stderr, highlight=False, width=None if sys.stderr.isatty() else _PIPED_COLUMNS)
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
+# Never folded: what is said here are single lines, with paths in them to copy.
+err = Console(
+    file=sys.stderr,
+    highlight=False,
+    markup=False,
+    soft_wrap=True,
+    width=None if sys.stderr.isatty() else _PIPED_COLUMNS,
+)
 
 
 def print_json(value: Any) -> None:

@@ -20,7 +20,6 @@ _ERROR_CHARACTERS = 2_000
 
 app = typer.Typer(
     name="fan-identity",
-    help="Tells fans from bots during a ticket sale.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -1,13 +1,16 @@
 """What nobody wants to get, through the command line: each ends in a count, a dead letter, or one clear line."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import random
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -455,8 +458,6 @@ def test_a_bounded_run_beside_a_streaming_one_is_refused(store, cli, lines, tmp_
 
 
 def is_held(lock: Path) -> bool:
-    import fcntl  # noqa: PLC0415
-
     with lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -523,8 +524,6 @@ def test_looking_into_a_store_that_is_not_there_makes_none(cli, store):
 @pytest.fixture
 def read_only(full_disk, store_at, tmp_path) -> Any:
     """A store on a file system that became read-only."""
-    import subprocess  # noqa: PLC0415
-
     disk = full_disk(16 * 1024 * 1024)
     store = store_at(disk / "fans.db")
     store.score(write(tmp_path / "before.jsonl", activity("before")))
@@ -566,10 +565,10 @@ def test_a_read_only_store_can_be_looked_into_or_says_why_not(read_only, cli):
         (("run", "scoreUsers", "--store", "sqlite:///x.db", "--queue", "sqs://queue.fifo"), "sqs:// is not supported"),
         (("arm", "fan"), "which store?"),
         (("arm", "fan", "--store", "redis://host/0"), "redis:// is not supported"),
-        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "7"), "--horizon"),
-        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "-7d"), "--horizon"),
-        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "9999999d"), "--horizon"),
-        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "٣d"), "--horizon"),
+        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "7"), "horizon"),
+        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "-7d"), "horizon"),
+        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "9999999d"), "horizon"),
+        (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "٣d"), "horizon"),
         (("score", "good.jsonl", "--store", "sqlite:///x.db", "--as-of", "soon"), "--as-of"),
         (("score", "good.jsonl", "--store", "sqlite:///x.db", "--format", "xml"), "--format"),
         (("score", "good.jsonl", "--store", "sqlite:///x.db", "--format", "parquet"), "Parquet"),
@@ -636,9 +635,7 @@ def test_a_wrong_setting_in_the_environment_is_one_clear_line(cli, tmp_path, nam
 
 
 def with_change(**changes: Any) -> bytes:
-    import fan_identity.io  # noqa: PLC0415
-
-    card = json.loads((Path(next(iter(fan_identity.io.__path__))) / "scorecard.json").read_bytes())
+    card = json.loads(files("fan_identity.io").joinpath("scorecard.json").read_bytes())
     return json.dumps({**card, **changes}).encode()
 
 
