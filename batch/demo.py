@@ -19,6 +19,7 @@ from .summary import Summary, summarize
 
 _HORIZON_MS = 7 * 24 * 60 * 60 * 1_000
 _STORE = "fans.db"
+_LABELS = "activities.labels.jsonl"
 _IN_BETWEEN = 3
 
 
@@ -66,10 +67,13 @@ def simulate_into(folder: Path, sale: SaleSettings) -> SimulationSummary:
     """Makes the folder ready and simulates the sale into it; an earlier demo's files there are replaced.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the folder holds something else than a demo, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / _LABELS).exists():
+            # A store of the user's own may have the same name.
+            raise UsageError(f"--out {folder}: is not empty and holds no demo; name another folder")
         for suffix in ("", "-wal", "-shm"):
             (folder / f"{_STORE}{suffix}").unlink(missing_ok=True)
         return write_simulation(sale, folder / "activities.jsonl")

@@ -1,4 +1,4 @@
-"""A small input and what it must leave behind, side by side in tests/golden: record formats, keys, scores, reasons.
+"""The demo, and a small input beside what it must leave behind (tests/golden): formats, keys, scores, reasons.
 
 Expected to change with the model or the record formats only; then look at the difference and write it anew with
 ``fan-identity score tests/golden/input.jsonl --store sqlite:///g.db; fan-identity dump --store sqlite:///g.db``.
@@ -31,3 +31,22 @@ def test_the_golden_input_leaves_the_golden_dump(tmp_path: Path) -> None:
         "deadLettered": {"malformed": 2},
     }
     assert run("dump", "--store", store).stdout == (GOLDEN / "expected-dump.jsonl").read_bytes()
+
+
+def test_the_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    small = ("demo", "--fans", "60", "--bots", "5", "--out", str(folder), "--json")
+    first, again = run(*small), run(*small)
+    assert (first.returncode, again.returncode) == (0, 0), again.stderr
+    figures = json.loads(first.stdout)
+    assert figures["unaccounted"] == 0
+    assert figures["rocAuc"] == json.loads(again.stdout)["rocAuc"]
+    assert (folder / "report.html").stat().st_size > 0
+
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "fans.db").write_bytes(b"a store of the user's own")
+    refused = run("demo", "--out", str(own))
+    assert refused.returncode == 2
+    assert b"holds no demo; name another folder" in refused.stderr
+    assert (own / "fans.db").read_bytes() == b"a store of the user's own"
