@@ -210,6 +210,6 @@ def _address(settings: Settings, part: str) -> str:
             f"no address for the {part.replace('_', ' ')}: give --store sqlite:///file.db for everything, "
             f"or --{part.replace('_', '-')} (FAN_IDENTITY_STORE, FAN_IDENTITY_{part.upper()})"
         )
-    # A wrong scheme is the user's mistake and said before anything runs.
-    sqlite_store(address, part.replace("_", "-"))
+    # A wrong scheme is the user's mistake and said before anything runs, under the name it was given.
+    sqlite_store(address, part.replace("_", "-") if getattr(settings, part) else "store")
     return address

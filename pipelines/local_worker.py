@@ -1,5 +1,6 @@
 """A worker process of the local runner: Beam's own, with our log instead of its chatter on standard error."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,9 +10,13 @@ from pathlib import Path
 from ..io.logs import configure_logging
 from ..io.settings import load_settings
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> None:
     """Serves the runner that started this process, until it is done."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the process that started it
     configure_logging(load_settings().log_level, "worker", uuid.uuid4().hex)
     # Beam prints the traceback of a failed bundle besides returning it to the runner, where it is told once. The log
     # keeps the standard error it was set up with.

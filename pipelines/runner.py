@@ -173,7 +173,8 @@ def _direct_runner(options: PipelineOptions) -> PipelineRunner:
         return FnApiRunner(provision_info=info)
     direct.direct_running_mode = "in_memory"  # or the runner would start Beam's worker processes, not ours
     environment: Any = SubprocessSDKEnvironment
-    worker = environment.from_command_string(f"{shlex.quote(sys.executable)} -m {local_worker.__name__}")
+    # "exec": Beam starts it with a shell, which would stand between this process's end and its workers'.
+    worker = environment.from_command_string(f"exec {shlex.quote(sys.executable)} -m {local_worker.__name__}")
     return FnApiRunner(default_environment=worker, provision_info=info)
 
 
@@ -195,7 +196,7 @@ def drain_on_signal() -> Generator[None]:
     def drain(number: int, frame: FrameType | None) -> None:
         del frame
         draining.set()
-        signal.signal(number, previous[number])
+        signal.signal(number, signal.SIG_DFL)
         logging.getLogger("fan_identity").info("draining")
 
     signals = (signal.SIGINT, signal.SIGTERM)

@@ -168,6 +168,10 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def signal_all(self, number: int) -> None:
+        """Sends a signal to it and the processes it started, as a terminal does for Ctrl-C."""
+        os.killpg(self.pid, number)
+
     def kill(self) -> int:
         """``kill -9``, and waits until it is gone. Returns its exit code: -9, or what it ended with just before."""
         self.signal(signal.SIGKILL)

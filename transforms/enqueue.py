@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from typing_extensions import override
 
 from ..domain.activity import MalformedRecordError, decode_activity, readable_activity_id
@@ -43,28 +42,13 @@ def decode_batch(batch: Batch[RawRecord], worker: str) -> Batch[DecodedRecord]:
                     stack="",
                     attempts=1,
                     request_id=batch.request_id,
-                    activity_id=_readable_id(record.body),
+                    activity_id=None if record.body is None else readable_activity_id(record.body),
                     source=batch.source,
                     position=record.position,
                     payload=record.payload,
                 )
             )
     return batch.with_items(decoded, failed)
-
-
-class _Named(msgspec.Struct, rename="camel"):
-    activity_id: str
-
-
-_named_decoder = msgspec.json.Decoder(_Named)
-
-
-def _readable_id(body: bytes | None) -> str | None:
-    """The id of a record that is no activity for another reason, or None."""
-    try:
-        return _named_decoder.decode(body or b"").activity_id
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 @dataclass

@@ -136,3 +136,30 @@ def test_asked_to_stop_a_run_balances_its_books_and_the_next_one_finishes(
     again = store.score(source)
     assert again["waitingBefore"] == waiting
     assert state(store) == undisturbed.state
+
+
+TWO_WORKERS = ("--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+
+
+def test_ctrl_c_stops_two_workers_and_the_next_run_finishes(cli, store, source, undisturbed):
+    progress = Progress(store, undisturbed, "enqueued")
+    run = cli.start("score", source, *store.flag, "--json", *TWO_WORKERS, env={"FAN_IDENTITY_BATCH_SIZE": "50"})
+    run.until(progress.reached(0.1), "some were enqueued")
+    run.signal_all(signal.SIGINT)
+    result = run.wait()
+    assert (result.code, len(result.err_lines)) == (130, 1)
+    assert result.json["unaccounted"] == 0
+    assert 0 < result.json["waitingAfter"] == store.waiting() < undisturbed.messages
+    store.score(source)
+    assert state(store) == undisturbed.state
+
+
+def test_killed_a_run_takes_its_two_workers_with_it(cli, store, source, undisturbed):
+    progress = Progress(store, undisturbed, "scored")
+    run = cli.start("score", source, *store.flag, "--json", *TWO_WORKERS, env={"FAN_IDENTITY_BATCH_SIZE": "20"})
+    run.until(progress.reached(0.1), "some were scored")
+    assert run.kill() == -signal.SIGKILL
+    waiting = store.waiting()
+    books = store.score(source)
+    assert books["waitingBefore"] == waiting > undisturbed.messages / 2, "no worker went on"
+    assert state(store) == undisturbed.state

@@ -608,12 +608,6 @@ def test_an_unknown_flag_or_command_is_one_clear_line(cli, arguments):
     assert_refused(cli(*arguments), 2)
 
 
-STORE_ERROR = pytest.mark.xfail(
-    strict=True,
-    reason="io.backends._address: a wrong store's address is told as the queue's: `--queue: not an address`",
-)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -623,7 +617,7 @@ STORE_ERROR = pytest.mark.xfail(
         ("FAN_IDENTITY_VISIBILITY_TIMEOUT", "soon", "visibility_timeout"),
         ("FAN_IDENTITY_HORIZON", "soon", "horizon"),
         ("FAN_IDENTITY_LOG_LEVEL", "loud", "log_level"),
-        pytest.param("FAN_IDENTITY_STORE", "fans.db", "store", marks=STORE_ERROR),
+        ("FAN_IDENTITY_STORE", "fans.db", "--store"),
         ("FAN_IDENTITY_MODEL", "http://host/score", "http://"),
     ],
 )

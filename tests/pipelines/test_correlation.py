@@ -213,7 +213,7 @@ def test_a_stream_logs_json_that_names_nobody(store, cli, source):
 
 def test_two_worker_processes_log_json_that_names_nobody(store, cli, source):
     result = cli(
-        *("score", source, *store.flag, "--json", "--"),
+        *("run", "enqueueFromStream", "--source", source, *store.flag, "--json", "--"),
         *("--direct_num_workers=2", "--direct_running_mode=multi_processing"),
         env=INFO,
     )
