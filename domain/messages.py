@@ -73,7 +73,14 @@ def decode_message(body: bytes) -> ScoringMessage:
     return message
 
 
-def precedence(message: ScoringMessage) -> bytes:
-    """Orders two messages that claim one activity id: the earlier one first, then by content (16 bytes)."""
-    digest = hashlib.blake2b(bytes(message.activity), digest_size=8).digest()
-    return (message.occurred_at - MIN_EPOCH_MS).to_bytes(8, "big") + digest
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+
+def precedence(record: DecodedRecord) -> bytes:
+    """Orders two activities that claim one id: the earlier one first, then by what they say (16 bytes).
+
+    Not by their bytes: one activity read from JSON, CSV or Parquet is one activity, however its time is written.
+    """
+    content = msgspec.structs.replace(record.activity, occurred_at=record.time_ms)
+    digest = hashlib.blake2b(_canonical.encode(content), digest_size=8).digest()
+    return (record.time_ms - MIN_EPOCH_MS).to_bytes(8, "big") + digest

@@ -142,7 +142,7 @@ def queue_entry(record: DecodedRecord, request_id: str, worker: str) -> QueueEnt
         group_id=fifo_group_id(message.global_user_id),
         deduplication_id=deduplication_id(worker, message.activity_id),
         body=encode_message(message),
-        precedence=precedence(message),
+        precedence=precedence(record),
     )
 
 

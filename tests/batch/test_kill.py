@@ -154,12 +154,12 @@ def test_ctrl_c_stops_two_workers_and_the_next_run_finishes(cli, store, source, 
     assert state(store) == undisturbed.state
 
 
-def test_killed_a_run_takes_its_two_workers_with_it(cli, store, source, undisturbed):
-    progress = Progress(store, undisturbed, "scored")
-    run = cli.start("score", source, *store.flag, "--json", *TWO_WORKERS, env={"FAN_IDENTITY_BATCH_SIZE": "20"})
-    run.until(progress.reached(0.1), "some were scored")
+def test_killed_a_worker_takes_its_two_processes_with_it(cli, store, source, undisturbed):
+    assert cli("run", "enqueueFromStream", "--source", source, *store.flag).code == 1
+    run = cli.start("run", "scoreUsers", *store.flag, *TWO_WORKERS, env={"FAN_IDENTITY_BATCH_SIZE": "20"})
+    run.until(lambda: store.scores() >= 500, "some were scored")
     assert run.kill() == -signal.SIGKILL
     waiting = store.waiting()
     books = store.score(source)
-    assert books["waitingBefore"] == waiting > undisturbed.messages / 2, "no worker went on"
+    assert books["waitingBefore"] == waiting > undisturbed.messages / 2, "neither went on"
     assert state(store) == undisturbed.state

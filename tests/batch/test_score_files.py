@@ -313,11 +313,6 @@ def test_jsonl_csv_and_parquet_of_the_same_activities_leave_the_same_bytes(make_
     assert parquet.dump() == jsonl.dump()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="domain.messages.precedence hashes the activity's JSON as read: of two activities with one id in one "
-    "millisecond, which one is kept depends on the file's format",
-)
 def test_conflicts_within_a_millisecond_end_alike_in_every_format(make_store, tmp_path):
     noon = START_MS + 3 * 60 * MINUTE_MS
     chosen = [activity(f"same-{n}", f"{side}-{n}", noon) for n in range(30) for side in "lr"]

@@ -126,12 +126,27 @@ def test_any_bytes_are_a_message_or_malformed(body):
         decode_message(body)
 
 
-@given(TIMES, TIMES, st.binary(max_size=4), st.binary(max_size=4))
-def test_the_earlier_message_precedes_and_content_decides_a_tie(one_ms, other_ms, one, other):
-    first = precedence(message(time_ms=one_ms, activity=one))
-    second = precedence(message(time_ms=other_ms, activity=other))
+@given(TIMES, TIMES, TEXT, TEXT)
+def test_the_earlier_activity_precedes_and_content_decides_a_tie(one_ms, other_ms, one, other):
+    def record(time_ms, user):
+        body = json.dumps(
+            {"activityId": "a", "activityType": "login", "occurredAt": time_ms, "globalUserId": user},
+            ensure_ascii=False,
+        )
+        return decoded(body.encode())
+
+    first, second = precedence(record(one_ms, one)), precedence(record(other_ms, other))
     assert len(first) == 16
     if one_ms != other_ms:
         assert (first < second) == (one_ms < other_ms)
     else:
         assert (first == second) == (one == other)
+
+
+def test_however_its_time_is_written_an_activity_takes_the_same_place():
+    texts = ('"2024-06-14T10:00:00Z"', '"2024-06-14T12:00:00.000+02:00"', "1718359200000", '"1718359200000"')
+    places = {
+        precedence(decoded(f'{{ "occurredAt":{text},"activityType":"login","activityId":"a"}}'.encode()))
+        for text in texts
+    }
+    assert len(places) == 1
