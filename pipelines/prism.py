@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.job_server import JobServer
 from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
 from typing_extensions import override
 
+_BEAM_THREADS = ("run_worker_", "read_grpc_client_inputs")
 _LAUNCHER = """
 import ctypes, os, signal, sys
 os.setsid()
@@ -33,21 +35,22 @@ class DetachedPrismRunner(PrismRunner):
     def default_job_server(self, options: PipelineOptions) -> JobServer:
         server = _DetachedPrismJobServer(options)
         atexit.register(server.stop)
-        threading.excepthook = _unless_of_worker(threading.excepthook)
+        threading.excepthook = _unless_of_beam(threading.excepthook)
         return server
 
 
-def _unless_of_worker(
+def _unless_of_beam(
     hook: Callable[[threading.ExceptHookArgs], Any],
 ) -> Callable[[threading.ExceptHookArgs], Any]:
-    """Keeps the end of Beam's worker threads in this process off standard error.
+    """Keeps the end of Beam's background threads in this process off standard error.
 
-    A worker thread may find its connection closed when Prism is done with the job. What fails in a bundle comes back
-    with the job's result.
+    They may find their connection closed when Prism is done with the job. What fails in a bundle comes back with the
+    job's result.
     """
 
     def tell(failure: threading.ExceptHookArgs) -> Any:
-        if failure.thread is None or not failure.thread.name.startswith("run_worker_"):
+        name = "" if failure.thread is None else failure.thread.name
+        if not name.startswith(_BEAM_THREADS) and not issubclass(failure.exc_type, grpc.RpcError):
             hook(failure)
 
     return tell
