@@ -37,7 +37,13 @@ def twins() -> list[bytes]:
         activity("twin-user", "twin-c", noon, "login"),
         activity("twin-type", "twin-d", noon, "purchase"),
         activity("twin-type", "twin-d", noon, "signUp"),
-        *(activity(f"twin-after-{user}", f"twin-{user}", noon + MINUTE_MS, "eventView") for user in "abcd"),
+        # One of each pair failed: its user's share of failures depends on which of them the profile keeps.
+        *(
+            activity(f"twin-outcome-{n}", "twin-e", noon + n, "login", attributes={"outcome": outcome})
+            for n in range(8)
+            for outcome in ("failure", "success")
+        ),
+        *(activity(f"twin-after-{user}", f"twin-{user}", noon + MINUTE_MS, "eventView") for user in "abcde"),
     ]
 
 
@@ -295,7 +301,7 @@ def write_parquet(path: Path, lines: list[bytes]) -> Path:
 
 
 def test_jsonl_csv_and_parquet_of_the_same_activities_leave_the_same_bytes(make_store, lines, tmp_path):
-    one_time = {b'"twin-user"', b'"twin-type"'}  # at one time the contents decide: see the test below
+    one_time = {b'"twin-user"', b'"twin-type"', b'"twin-outcome'}  # at one time the contents decide: see the test below
     chosen = [line for line in lines if decoded(line) and not any(twin in line for twin in one_time)]
     jsonl, csv, parquet = make_store("jsonl"), make_store("csv"), make_store("parquet")
     books = [
