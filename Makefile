@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 DEMO_FLAGS ?=
 
-.PHONY: help demo test lint format bench model prism lock clean
+.PHONY: services services-stop test-services test-services-slow help demo test lint format bench model prism lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -14,8 +14,20 @@ help: ## this list
 demo: $(BIN)/.runtime ## simulate an on-sale, score it, show who is a bot and why
 	@$(BIN)/fan-identity demo $(DEMO_FLAGS)
 
-test: $(BIN)/.dev ## run the tests
-	$(BIN)/python -m pytest
+test: $(BIN)/.dev ## run the tests that need no server
+	$(BIN)/python -m pytest --ignore=tests/services
+
+services: $(BIN)/.dev ## get and start the real servers the service tests use
+	@$(BIN)/python deploy/services/run.py start
+
+services-stop: ## stop them
+	@$(BIN)/python deploy/services/run.py stop
+
+test-services: $(BIN)/.dev ## run the tests on real servers (make services first)
+	$(BIN)/python -m pytest -rs tests/services -m "not slow"
+
+test-services-slow: $(BIN)/.dev ## kills, long replays, cluster runs
+	$(BIN)/python -m pytest -rs -s tests/services -m slow
 
 lint: $(BIN)/.dev ## style, types, import direction
 	$(BIN)/ruff check .

@@ -6,7 +6,21 @@ Beam ships this same file to remote workers with ``--setup_file``, so it stays f
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-PACKAGES = ["", "domain", "io", "io.sqlite", "transforms", "pipelines", "pipelines.cli", "batch", "serving"]
+PACKAGES = [
+    "",
+    "domain",
+    "io",
+    "io.dynamodb",
+    "io.pubsub",
+    "io.sqlite",
+    "io.sqs",
+    "transforms",
+    "pipelines",
+    "pipelines.cli",
+    "batch",
+    "serving",
+    "serving.sandbox",
+]
 
 
 def _import_name(folder: str) -> str:
@@ -32,18 +46,27 @@ setup(
     package_data={"fan_identity": ["py.typed"], "fan_identity.io": ["*.json"], "fan_identity.batch": ["*.html.j2"]},
     cmdclass={"build_py": BuildWithoutSetup},
     install_requires=[
+        "aiohttp>=3.12",
         "apache-beam>=2.77,<3",
+        "boto3>=1.40",
+        "confluent-kafka>=2.11",
         "crawler-user-agents>=1.40",
+        "google-cloud-pubsub>=2.31",
+        "httpx>=0.28",
         "jinja2>=3.1",
         "msgspec>=0.21",
+        "opentelemetry-sdk>=1.36",
         "plotly>=6",
         "pyarrow>=20",
         "pydantic>=2.12",
         "pydantic-settings>=2.12",
         "python-json-logger>=4",
+        "redis[hiredis]>=6.4",
         "rich>=14",
+        "stamina>=25.1",
         "typer>=0.20",
         "ua-parser[regex]>=1.0",
+        "UnleashClient>=6.3",
     ],
     entry_points={"console_scripts": ["fan-identity=fan_identity.pipelines.cli.main:main"]},
 )

@@ -15,11 +15,9 @@ from ..domain.records import Batch, DeadLetter, RawRecord
 from ..domain.scorable import ScorableRules, rejection
 from ..io import access_log
 from ..io.backends import Backends
-from ..io.ports import QueueEntry
-from ..io.sqlite.dead_letters import StoredDeadLetter
-from ..pipelines.registry import WORKERS, Kind
-from ..transforms.enqueue import decode_batch, facts_with_user, queue_entry
-from ..transforms.score import group_of
+from ..io.ports import QueueEntry, StoredDeadLetter
+from ..io.registry import WORKERS, Kind
+from ..io.steps import decode_activities, facts_with_user, group_of, queue_entry
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def _requeue(stored: StoredDeadLetter, backends: Backends, result: RedriveResult
         body=letter.payload,
     )
     backends.open_queue().send([entry])
-    backends.open_sqlite_dead_letters().mark_redriven([letter.dead_letter_id])
+    backends.open_dead_letters().mark_redriven([letter.dead_letter_id])
     return replace(result, queued=result.queued + 1)
 
 
@@ -77,9 +75,9 @@ def _enqueue(
     stored: StoredDeadLetter, request_id: str, rules: ScorableRules, backends: Backends, result: RedriveResult
 ) -> RedriveResult:
     letter = stored.letter
-    letters = backends.open_sqlite_dead_letters()
+    letters = backends.open_dead_letters()
     raw = _raw_record(letter)
-    batch = decode_batch(Batch(request_id, letter.source, [raw]), letter.worker)
+    batch = decode_activities(Batch(request_id, letter.source, [raw]), letter.worker)
     if batch.dead_letters:
         again = batch.dead_letters[0]
         letters.write([msgspec.structs.replace(again, attempts=letter.attempts + 1)])

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from typing import Any
 
 from ..domain.activity import MalformedRecordError, decode_activity
 from ..domain.ledger import Ledger
@@ -20,9 +21,9 @@ from ..domain.scores import cache_entry, latest_item, score_item, version_of
 from ..io.backends import Backends
 from ..io.clock import now_ms
 from ..io.files import plan_ranges, read_range
-from ..io.ports import SendOutcome
+from ..io.ports import ScoringRequest, SendOutcome
 from ..io.settings import Settings
-from ..transforms.enqueue import queue_entry
+from ..io.steps import queue_entry
 
 ENQUEUE = "enqueueFromStream"
 SCORE = "scoreUsers"
@@ -77,7 +78,9 @@ def score_all(backends: Backends, batch_size: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     while received := queue.receive(batch_size):
         messages = [decode_message(message.body) for message in received]
-        scores = model.score(arai.fetch(messages))
+        known: Any = arai.fetch(messages)
+        requests = [ScoringRequest(message, arai) for message, arai in zip(messages, known, strict=True)]
+        scores: Any = model.score(requests)  # the embedded parts never fail
         now = now_ms()
         items = [score_item(message, score, SCORE, now) for message, score in zip(messages, scores, strict=True)]
         newest: dict[str, tuple[str, int]] = {}

@@ -43,6 +43,11 @@ def score_sk(time_ms: int, activity_id: str) -> str:
     return f"SCORE#{format_time_ms(time_ms)}#{_sha256(activity_id)[:16]}"
 
 
+def verification_sk(time_ms: int, name: str) -> str:
+    """The sort key of a verification result: its time (UTC, fixed width), then a hash of its name."""
+    return f"VERIFICATION#{format_time_ms(time_ms)}#{_sha256(name)[:16]}"
+
+
 def arm_cache_key(global_user_id: str) -> str:
     """The key of a user's entry in the ARM cache: ``user:{globalUserId}``."""
     return "user:" + user_token(global_user_id)

@@ -49,6 +49,24 @@ class DecodedRecord(msgspec.Struct, frozen=True, gc=False):
     time_ms: int
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """Why one item of a batch could not be done; its batch-mates are not touched by it.
+
+    Attributes:
+        reason: a short code, counted: ``too_large``, ``model_unavailable``, ``malformed`` …
+        error: one line without personal data.
+        retryable: the same may work later (timeout, 429, 5xx, throttling); False for the item's own fault.
+        stack: the stack trace, or "" where the error is the item's own.
+        attempts: how often it was tried.
+    """
+
+    reason: str
+    error: str
+    retryable: bool = False
+    stack: str = ""
+    attempts: int = 1
+
+
 class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
     """A record that could not be processed, with all that is needed to look into it and to send it again.
 
@@ -64,7 +82,6 @@ class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
         source: the address it was read from.
         position: where in the source.
         payload: the original bytes.
-        receipt: the queue receipt to acknowledge once the letter is written, or None.
     """
 
     dead_letter_id: str
@@ -78,7 +95,18 @@ class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
     source: str
     position: str
     payload: bytes
-    receipt: str | None = None
+
+
+class Returned(msgspec.Struct, frozen=True, gc=False):
+    """A queue's message that is tried again later.
+
+    Attributes:
+        receipt: of this delivery.
+        delay_ms: how long it stays invisible.
+    """
+
+    receipt: str
+    delay_ms: int
 
 
 def dead_letter_id(worker: str, source: str, position: str, payload: bytes) -> str:
@@ -100,6 +128,8 @@ class Batch(Generic[Item]):
         items: the records still in work, in the source's order.
         dead_letters: the records that failed so far.
         position: the source's position after this batch, committed once the batch is done; "" where there is none.
+        receipts: what a queue delivered with this batch, acknowledged once the batch is done; empty for other sources.
+        returned: of those, what goes back to the queue to be tried again instead.
     """
 
     request_id: str
@@ -107,7 +137,16 @@ class Batch(Generic[Item]):
     items: Sequence[Item]
     dead_letters: tuple[DeadLetter, ...] = ()
     position: str = ""
+    receipts: tuple[str, ...] = ()
+    returned: tuple[Returned, ...] = ()
 
-    def with_items(self, items: Sequence[Other], failed: Sequence[DeadLetter] = ()) -> "Batch[Other]":
+    def with_items(
+        self, items: Sequence[Other], failed: Sequence[DeadLetter] = (), returned: Sequence[Returned] = ()
+    ) -> "Batch[Other]":
         """The same batch one step further: its items replaced, the failures of this step added."""
-        return replace(self, items=items, dead_letters=(*self.dead_letters, *failed))  # pyright: ignore[reportReturnType,reportArgumentType]
+        return replace(  # pyright: ignore[reportReturnType]
+            self,
+            items=items,  # pyright: ignore[reportArgumentType]
+            dead_letters=(*self.dead_letters, *failed),
+            returned=(*self.returned, *returned),
+        )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ..domain.profile import Profile
+from ..domain.records import Failure
 from ..domain.scorecard import ModelScore, Scorecard
+from .ports import ScoringRequest
 
 
 class EmbeddedModel:
@@ -29,7 +30,7 @@ class EmbeddedModel:
         """
         return cls(Scorecard.from_json(path.read_bytes()))
 
-    def score(self, profiles: Sequence[Profile]) -> list[ModelScore]:
-        """One score per profile, in order."""
+    def score(self, requests: Sequence[ScoringRequest]) -> list[ModelScore | Failure]:
+        """One score per request, in order; there is always one."""
         score = self.scorecard.score
-        return [score(profile) for profile in profiles]
+        return [score(request.arai.profile) for request in requests]

@@ -3,15 +3,16 @@
 Each protocol is implemented once per system; ``backends.py`` picks the implementation by the address's scheme.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from ..domain.arai import Arai
 from ..domain.messages import ScoringMessage
-from ..domain.profile import ActivityFacts, Profile
-from ..domain.records import DeadLetter
+from ..domain.profile import ActivityFacts
+from ..domain.records import DeadLetter, Failure, RawRecord
 from ..domain.scorecard import ModelScore
 
 Item = Mapping[str, Any]
@@ -36,6 +37,20 @@ class QueueEntry(msgspec.Struct, frozen=True, gc=False):
     precedence: bytes = b""
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """A client of a server: what it names may not exist or be out of reach."""
+
+    def check(self) -> None:
+        """Connects once.
+
+        Raises:
+            UsageError: what the address names does not exist, or credentials or region are wrong; names the setting.
+            BackendUnavailableError: it is out of reach.
+        """
+        ...
+
+
 class SendOutcome(Enum):
     """What became of an entry."""
 
@@ -52,6 +67,7 @@ class ReceivedMessage(msgspec.Struct, frozen=True, gc=False):
         body: as sent.
         receive_count: 1 at the first delivery.
         message_id: names the message in its queue, the same at every delivery.
+        sent_at_ms: when it was sent, epoch milliseconds; 0 where the queue does not say.
     """
 
     receipt: str
@@ -59,21 +75,42 @@ class ReceivedMessage(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     receive_count: int
     message_id: str
+    sent_at_ms: int = 0
+
+
+class ScoringRequest(msgspec.Struct, frozen=True, gc=False):
+    """What a model is asked: the activity that causes the score, and what is known of its user."""
+
+    message: ScoringMessage
+    arai: Arai
 
 
 class MessageQueue(Protocol):
     """A queue: at-least-once delivery, in order within a group."""
 
-    def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome]:
-        """Sends entries in order; the outcomes are in the entries' order."""
+    def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
+        """Sends entries, a group's in their order; the outcomes are in the entries' order.
+
+        An entry the queue will never take (too large) is a Failure; the others are sent.
+
+        Raises:
+            BackendUnavailableError: the queue is out of reach, after retries.
+        """
         ...
 
     def receive(self, limit: int) -> list[ReceivedMessage]:
-        """Receives up to ``limit`` messages without waiting; a group's messages are in order and together."""
+        """Receives up to ``limit`` messages without waiting; a group's messages are in order and together.
+
+        Received messages stay invisible to others until deleted or released, as long as this process lives.
+        """
         ...
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Deletes received messages; a receipt that is no longer valid is ignored."""
+        ...
+
+    def release(self, receipts: Sequence[str], delay_ms: int) -> None:
+        """Gives received messages back: they can be received again after a delay. Invalid receipts are ignored."""
         ...
 
     def depth(self) -> int:
@@ -88,16 +125,24 @@ class Table(Protocol):
         """Writes an item, replacing the one with the same keys."""
         ...
 
-    def batch_put(self, items: Sequence[Item]) -> None:
-        """Writes many items; all are written when it returns."""
+    def batch_put(self, items: Sequence[Item]) -> list[Failure | None]:
+        """Writes many items; all are written when it returns, but for those it names a Failure for (too large).
+
+        Returns:
+            For each, None or why the table will never take it.
+        """
         ...
 
-    def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool]:
+    def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool | Failure]:
         """Writes each (version, item) unless an item with the same keys has that version or a greater one.
 
         Returns:
-            For each, whether it was written.
+            For each, whether it was written, or why the table will never take it.
         """
+        ...
+
+    def latest_items(self) -> Iterator[Item]:
+        """Every user's ``LATEST`` item, in no order; reads the whole table."""
         ...
 
     def get(self, pk: str, sk: str) -> Item | None:
@@ -131,6 +176,42 @@ class DeadLetterStore(Protocol):
         ...
 
 
+class StoredDeadLetter(msgspec.Struct, frozen=True):
+    """A dead letter with what became of it.
+
+    Attributes:
+        letter: as written.
+        written_at_ms: when it was first written, epoch milliseconds.
+        redriven_at_ms: when it was sent again, or None while it waits.
+    """
+
+    letter: DeadLetter
+    written_at_ms: int
+    redriven_at_ms: int | None
+
+
+class DeadLetterArchive(DeadLetterStore, Protocol):
+    """Dead letters that can also be searched and marked."""
+
+    def select(
+        self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True, limit: int = -1
+    ) -> list[StoredDeadLetter]:
+        """Letters by worker and reason, oldest first; ``limit`` -1 for all."""
+        ...
+
+    def count(self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True) -> int:
+        """How many letters ``select`` would find without a limit."""
+        ...
+
+    def get(self, letter_id: str) -> StoredDeadLetter | None:
+        """The letter whose id is ``letter_id`` or begins with it where only one does; else None."""
+        ...
+
+    def mark_redriven(self, letter_ids: Sequence[str]) -> None:
+        """Remembers that letters were sent again; they stay to be looked at."""
+        ...
+
+
 class AraiSource(Protocol):
     """Account-activity profiles (ARAI) of users."""
 
@@ -138,21 +219,21 @@ class AraiSource(Protocol):
         """Learns of activities, each with its user id; a source that has its own knowledge ignores them."""
         ...
 
-    def fetch(self, messages: Sequence[ScoringMessage]) -> list[Profile]:
-        """For each message the profile of its user as of the message's activity, in the messages' order."""
+    def fetch(self, messages: Sequence[ScoringMessage]) -> list[Arai | Failure]:
+        """For each message what is known of its user as of the message's activity, in the messages' order."""
         ...
 
 
 class ScoringModel(Protocol):
-    """A model that scores profiles."""
+    """A model that scores users."""
 
-    def score(self, profiles: Sequence[Profile]) -> list[ModelScore]:
-        """One score per profile, in order."""
+    def score(self, requests: Sequence[ScoringRequest]) -> list[ModelScore | Failure]:
+        """One score per request, in order; a checked one, or why there is none."""
         ...
 
 
 class PositionStore(Protocol):
-    """How far a worker has read a source, where the runner itself remembers nothing across restarts."""
+    """How far a worker has read its sources, where the runner itself remembers nothing across restarts."""
 
     def load(self, worker: str, source: str) -> str:
         """The committed position, or "" where there is none."""
@@ -160,4 +241,78 @@ class PositionStore(Protocol):
 
     def commit(self, worker: str, source: str, position: str) -> None:
         """Remembers that everything up to ``position`` had its effect."""
+        ...
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A reader's share of a stream's partitions: those whose number (or name's hash) modulo ``count`` is ``index``."""
+
+    index: int = 0
+    count: int = 1
+
+
+class StreamRecords(msgspec.Struct, frozen=True):
+    """What one poll of a stream brought, all of one partition.
+
+    Attributes:
+        partition: the partition's or shard's name.
+        records: in the partition's order; may be empty where only the position moved (a shard's end).
+        position: after these records; what ``StreamReader`` resumes from.
+    """
+
+    partition: str
+    records: Sequence[RawRecord]
+    position: str
+
+
+class StreamReader(Protocol):
+    """Reads a share of a partitioned log. Delivery is at least once: what is after the last position comes again."""
+
+    def poll(self, limit: int) -> StreamRecords | None:
+        """Up to ``limit`` records of one partition that are there now, or None; waits a few milliseconds at most.
+
+        Raises:
+            BackendUnavailableError: the stream is out of reach, after retries.
+        """
+        ...
+
+    def positions(self) -> dict[str, str]:
+        """By partition the position after what ``poll`` returned so far; given to ``Stream.open`` it resumes there."""
+        ...
+
+    def ended(self) -> bool:
+        """True where the range asked for has been read to its end; never for an unbounded one."""
+        ...
+
+    def close(self) -> None:
+        """Ends connections; nothing is committed."""
+        ...
+
+
+class Stream(Protocol):
+    """A partitioned log: Kafka, Kinesis, DynamoDB Streams."""
+
+    def check(self) -> None:
+        """Connects once.
+
+        Raises:
+            UsageError: the stream does not exist, or credentials or region are wrong; names the setting.
+            BackendUnavailableError: it is out of reach.
+        """
+        ...
+
+    def open(
+        self, share: Share, positions: Mapping[str, str], committed: Callable[[str], str], *, bounded: bool
+    ) -> StreamReader:
+        """Starts reading a share.
+
+        A partition starts at its position in ``positions`` (a checkpoint), else at the position ``committed`` holds for
+        it, else where the address says (``start``).
+
+        Args:
+            share: which partitions; new ones of the share are found while running.
+            positions: by partition.
+            committed: gives a partition's committed position, "" where there is none.
+            bounded: end at the address's ``end``, or at what was there when reading began.
+        """
         ...

@@ -18,13 +18,25 @@ class Settings(BaseSettings):
 
     Attributes:
         app_name: the worker to run where no name is given (read from ``APP_NAME``, as the Lambda reference has it).
-        store: one address for queue, table, cache, dead letters and profiles together.
-        queue: the queue's address; the store where None. Likewise ``table``, ``cache``, ``dead_letters``, ``arai``.
+        store: one address for queues, tables, cache, dead letters, positions and profiles together.
+        queue: accountActivityQueue's address; the store where None. Likewise ``table``, ``cache``, ``dead_letters``,
+            ``arai`` (a table's address: where ARAI items are; ``table`` where None) and ``positions``.
+        on_demand_queue: onDemandScoringQueue's address. Likewise ``rescore_queue`` and ``identity_queue``.
+        staging_queue: stagingScoreUsers' queue: where set, everything enqueued is sent there too.
+        staging_table: stagingScoreUsers' table; ``staging_model`` its model.
+        verification_table: the table of identity verifications.
+        source: what an enqueue worker reads, or scoreUsers for ARAI changes.
         model: the model's address; the model that comes with the package where None.
+        accounts: the Accounts API's address, asked for ARAI that is missing or old; None to ask nobody.
+        arai_max_age: ARAI older than this is fetched anew.
+        identity: the Identity Service's address, told of verifications; None to tell nobody.
+        flags: the Unleash server: ``unleash+https://host/api``; None for everything on.
+        flags_default: whether workers run while the flag server was never reached.
         horizon: activities older than this before ``now`` are rejected, written as ``7d``; None for no limit in bounded
             runs.
         internal_accounts: user ids that are never scored.
         batch_size: how many records one Beam element carries.
+        splits: how many readers share a source side by side; the runner's parallelism at most.
         visibility_timeout: how long a received message is hidden from others.
         prism: path of the Prism binary; searched in PATH where None.
         log_level: of this program's own log.
@@ -35,22 +47,37 @@ class Settings(BaseSettings):
     app_name: str | None = Field(default=None, validation_alias="APP_NAME")
     store: str | None = None
     queue: str | None = None
+    on_demand_queue: str | None = None
+    staging_queue: str | None = None
+    rescore_queue: str | None = None
+    identity_queue: str | None = None
     table: str | None = None
+    staging_table: str | None = None
+    verification_table: str | None = None
     cache: str | None = None
     dead_letters: str | None = None
     arai: str | None = None
+    arai_max_age: timedelta = Field(default=timedelta(days=1), gt=timedelta(0))
+    positions: str | None = None
+    source: str | None = None
     model: str | None = None
+    staging_model: str | None = None
+    accounts: str | None = None
+    identity: str | None = None
+    flags: str | None = None
+    flags_default: bool = True
     horizon: timedelta | None = None
     internal_accounts: Annotated[frozenset[str], NoDecode] = frozenset()
     batch_size: int = Field(default=500, ge=1, le=10_000)
+    splits: int = Field(default=1, ge=1, le=256)
     visibility_timeout: timedelta = Field(default=timedelta(seconds=60), gt=timedelta(0))
     prism: str | None = None
     log_level: str = Field(default="WARNING", pattern="(?i)^(debug|info|warning|error)$")
 
-    @field_validator("horizon", "visibility_timeout", mode="before")
+    @field_validator("horizon", "visibility_timeout", "arai_max_age", mode="before")
     @classmethod
     def _parse_durations(cls, value: object) -> object:
-        """Durations are written 7d, 12h, 30m or 45s."""
+        """Durations are written 7d, 12h, 30m, 45s or 500ms."""
         return _duration(value) if isinstance(value, str) else value
 
     @field_validator("internal_accounts", mode="before")
@@ -62,14 +89,14 @@ class Settings(BaseSettings):
         return value
 
 
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_DURATION = re.compile(r"([0-9]{1,6})([dhms])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds"}
+_DURATION = re.compile(r"([0-9]{1,6})(d|h|ms|m|s)")
 
 
 def _duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError("write a number and a unit, such as 7d, 12h, 30m or 45s")
+        raise ValueError("write a number and a unit, such as 7d, 12h, 30m, 45s or 500ms")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 

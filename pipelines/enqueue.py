@@ -10,7 +10,8 @@ from ..io.backends import Backends
 from ..io.clock import now_ms
 from ..transforms.batches import BatchTransform
 from ..transforms.enqueue import DecodeActivities, EnqueueActivities, FilterScorable, ObserveActivities
-from ..transforms.finish import CommitPosition, WriteDeadLetters
+from ..transforms.finish import Acknowledge, CommitPosition, WriteDeadLetters
+from ..transforms.flags import KeepUsersOfShare
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, rules: R
         worker: the worker's name, in messages and dead letters.
         source: yields ``Batch[RawRecord]``.
         rules: what is scorable.
-        backends: queue, profiles, dead letters and positions.
+        backends: queue, profiles, flags, dead letters, and the source's positions.
 
     Returns:
         The finished batches.
@@ -55,8 +56,9 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, rules: R
         | "Read activities" >> source
         | "Decode activities" >> DecodeActivities(worker)
         | "Filter scorable" >> FilterScorable(rules)
+        | "Keep users of share" >> KeepUsersOfShare(backends)
         | "Observe activities" >> ObserveActivities(backends)
         | "Enqueue activities" >> EnqueueActivities(worker, backends)
         | "Write dead letters" >> WriteDeadLetters(backends)
-        | "Commit position" >> CommitPosition(worker, backends)
+        | "Finish" >> (Acknowledge(backends) if backends.reads_queue else CommitPosition(worker, backends))
     )

@@ -33,12 +33,13 @@ _ERROR_LINE: Final = re.compile(
 )  # the last line of a traceback
 
 
-def parse_beam_flags(flags: Sequence[str], *, prism: str | None) -> PipelineOptions:
+def parse_beam_flags(flags: Sequence[str], *, prism: str | None, streaming: bool = False) -> PipelineOptions:
     """Reads Beam's own flags (what follows ``--`` on the command line).
 
     Args:
         flags: such as ``--runner=PrismRunner``.
         prism: the Prism binary from our settings, or None to search PATH.
+        streaming: the run goes on until stopped; a cluster's runner wants to know.
 
     Raises:
         UsageError: a flag no runner on this machine knows (Beam itself would ignore it), or a value that does not fit.
@@ -46,6 +47,8 @@ def parse_beam_flags(flags: Sequence[str], *, prism: str | None) -> PipelineOpti
     # Worker processes would tell of their life on standard error; errors come back to us anyway.
     flags = ["--default_sdk_harness_log_level=ERROR", *flags]
     options = PipelineOptions(flags)
+    if streaming and _runner_name(options) not in _LOCAL_RUNNERS:
+        options = PipelineOptions([*flags, "--streaming"])
     parsers: list[Any] = []
     said = io.StringIO()
     try:

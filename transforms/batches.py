@@ -1,7 +1,6 @@
 """How batches cross between steps and how steps count."""
 
 import pickle
-from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -9,7 +8,7 @@ from apache_beam import coders
 from apache_beam.metrics.metric import Metrics
 from typing_extensions import override
 
-from ..domain.records import Batch, DeadLetter
+from ..domain.records import Batch
 
 NAMESPACE = "fan_identity"
 """Of every counter; ``Ledger.of`` reads them by name."""
@@ -69,12 +68,6 @@ def count(name: str, number: int) -> None:
     """Adds to a counter of the running step; Beam sums it over workers."""
     if number:
         Metrics.counter(NAMESPACE, name).inc(number)
-
-
-def count_dead_letters(letters: Sequence[DeadLetter]) -> None:
-    """Counts letters by reason. Called where they are written, so that each counts once."""
-    for letter in letters:
-        count(f"dead_lettered.{letter.reason}", 1)
 
 
 class BatchStep(beam.DoFn):

@@ -1,18 +1,14 @@
 """The last steps of both halves: dead letters are written, then the source is told that the batch is done."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import override
 
-from ..domain.keys import loggable_id
 from ..domain.records import Batch
+from ..io import steps
 from ..io.backends import Backends
-from .batches import BatchStep, BatchTransform, count_dead_letters, par_do
-from .score import ScoredActivity
-
-_log = logging.getLogger("fan_identity.dead_letters")
+from .batches import BatchStep, BatchTransform, count, par_do
 
 
 @dataclass
@@ -35,26 +31,16 @@ class _WriteDeadLetters(BatchStep):
 
     @override
     def step(self, batch: Batch[Any]) -> Batch[Any]:
-        if batch.dead_letters:
-            self._dead_letters.write(batch.dead_letters)
-            count_dead_letters(batch.dead_letters)
-            for letter in batch.dead_letters:
-                _log.info(
-                    "record became a dead letter",
-                    extra={
-                        "requestId": letter.request_id,
-                        "worker": letter.worker,
-                        "activityId": None if letter.activity_id is None else loggable_id(letter.activity_id),
-                        "reason": letter.reason,
-                        "deadLetterId": letter.dead_letter_id,
-                    },
-                )
+        steps.write_dead_letters(batch, self._dead_letters, count)
         return batch
 
 
 @dataclass
 class Acknowledge(BatchTransform):
-    """Deletes a batch's messages from the queue: what they caused, a score or a dead letter, is written."""
+    """Deletes a batch's messages from the queue: what they caused, a score or a dead letter, is written.
+
+    What could not be done now goes back to the queue and is counted as ``returned``.
+    """
 
     backends: Backends
 
@@ -68,19 +54,17 @@ class _Acknowledge(BatchStep):
         self._backends = backends
 
     def setup(self) -> None:
-        self._queue = self._backends.open_queue()
+        self._queue = self._backends.open_source_queue()
 
     @override
-    def step(self, batch: Batch[ScoredActivity]) -> Batch[ScoredActivity]:
-        receipts = [scored.receipt for scored in batch.items]
-        receipts += [letter.receipt for letter in batch.dead_letters if letter.receipt is not None]
-        self._queue.delete(receipts)
+    def step(self, batch: Batch[Any]) -> Batch[Any]:
+        steps.acknowledge(batch, self._queue, count)
         return batch
 
 
 @dataclass
 class CommitPosition(BatchTransform):
-    """Remembers how far a growing file was read: everything before is in the queue, rejected or a dead letter."""
+    """Remembers how far a source was read: everything before had its effect."""
 
     worker: str
     backends: Backends
@@ -100,5 +84,6 @@ class _Commit(BatchStep):
 
     @override
     def step(self, batch: Batch[Any]) -> Batch[Any]:
-        self._positions.commit(self._worker, batch.source, batch.position)
+        if batch.position:
+            self._positions.commit(self._worker, batch.source, batch.position)
         return batch

@@ -1,5 +1,7 @@
 """Reading: activity files to their end, a growing file as it grows, a queue until it is empty or for ever.
 
+Partitioned logs are read by ``streams.py``.
+
 Each source yields batches. Delivery is at least once: a run that is killed reads some records again, and everything
 downstream is idempotent.
 """
@@ -23,15 +25,16 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 from typing_extensions import override
 
 from ..domain.records import Batch, RawRecord
-from ..io.backends import Backends
+from ..io.backends import Backends, scheme_of
 from ..io.files import FileFormat, FileRange, LineTail, read_range
-from ..io.ports import MessageQueue, ReceivedMessage
+from ..io.ports import ReceivedMessage
 from .batches import BatchCoder, BatchTransform, count, par_do
 
 _POLL_SECONDS = 0.01
 """How often a waiting source looks for data; bounds the latency it adds."""
 
 _EMPTY_QUEUE_REST_SECONDS = 0.05
+_EMPTY_LOOKS = 20
 
 draining = threading.Event()
 """Set to end the streaming sources of this process after the batch they are on; everything read is finished first.
@@ -54,6 +57,9 @@ class Pace:
     linger_seconds: float = 0.5
     read_seconds: float = 0.5
 
+
+ON_CLUSTER = Pace()
+"""For a runner that commits checkpoints."""
 
 IN_PROCESS = Pace(linger_seconds=float("inf"), read_seconds=float("inf"))
 """For a runner that commits nothing across bundles: the source keeps its turn until it drains."""
@@ -129,21 +135,25 @@ class _Drain(beam.DoFn):
     def __init__(self, backends: Backends, batch_size: int) -> None:
         self._backends = backends
         self._batch_size = batch_size
+        self._looks = 1 if scheme_of(backends.source_queue) == "sqlite" else _EMPTY_LOOKS
 
     def setup(self) -> None:
-        self._queue = self._backends.open_queue()
+        self._queue = self._backends.open_source_queue()
 
     def process(self, element: int) -> Iterator[Batch[ReceivedMessage]]:
         del element
+        empty_looks = 0
         while not draining.is_set():
             messages = self._queue.receive(self._batch_size)
             if messages:
-                count("received", len(messages))
-                yield Batch(new_request_id(), self._backends.queue, messages)
-            elif self._queue.depth() == 0:
+                empty_looks = 0
+                yield _received(self._backends, messages)
+                continue
+            # A queue server's depth is approximate: it is believed when it has said so a few times.
+            empty_looks = empty_looks + 1 if self._queue.depth() == 0 else 0
+            if empty_looks >= self._looks:
                 return
-            else:
-                time.sleep(_EMPTY_QUEUE_REST_SECONDS)
+            draining.wait(_EMPTY_QUEUE_REST_SECONDS)
 
 
 @dataclass
@@ -164,12 +174,12 @@ class FollowFile(BatchTransform):
     worker: str
     backends: Backends
     batch_records: int
-    pace: Pace = Pace()
+    pace: Pace = ON_CLUSTER
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
         source = _FileSource(self.path, self.format, self.worker, self.backends, self.batch_records, self.pace)
-        return input_or_inputs | "Follow" >> _unbounded(source)
+        return input_or_inputs | "Follow" >> read_unbounded(source)
 
 
 @dataclass
@@ -179,19 +189,24 @@ class ReadFromQueue(BatchTransform):
     Attributes:
         backends: whose queue.
         batch_size: messages a batch, at most.
-        pace: how it shares its time with the runner.
+        splits: how many readers receive side by side; groups keep each user's messages with one.
+        pace: how each shares its time with the runner.
     """
 
     backends: Backends
     batch_size: int
-    pace: Pace = Pace()
+    splits: int = 1
+    pace: Pace = ON_CLUSTER
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | "Receive" >> _unbounded(_QueueSource(self.backends, self.batch_size, self.pace))
+        return input_or_inputs | "Receive" >> read_unbounded(
+            _QueueSource(self.backends, self.batch_size, self.splits, self.pace)
+        )
 
 
-def _unbounded(source: "_SingleSource") -> ReadFromUnboundedSource:
+def read_unbounded(source: "PollingSource") -> ReadFromUnboundedSource:
+    """Reads a source for ever, at its pace."""
     return ReadFromUnboundedSource(
         source,
         poll_interval=_RESUME_SECONDS,
@@ -200,7 +215,7 @@ def _unbounded(source: "_SingleSource") -> ReadFromUnboundedSource:
     )
 
 
-class _Position(CheckpointMark):
+class Position(CheckpointMark):
     """Where a reader stopped; "" for a source that keeps its own place."""
 
     def __init__(self, position: str) -> None:
@@ -208,14 +223,14 @@ class _Position(CheckpointMark):
 
     @override
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Position) and other.position == self.position
+        return isinstance(other, Position) and other.position == self.position
 
     @override
     def __hash__(self) -> int:
         return hash(self.position)
 
 
-class _PollingReader(UnboundedReader):
+class PollingReader(UnboundedReader):
     """Yields what each poll brings; ends when the process drains."""
 
     def __init__(self, pace: Pace) -> None:
@@ -260,10 +275,10 @@ class _PollingReader(UnboundedReader):
 
     @override
     def get_checkpoint_mark(self) -> CheckpointMark:
-        return _Position("")
+        return Position("")
 
 
-class _SingleSource(UnboundedSource):
+class PollingSource(UnboundedSource):
     """A source with one reader at a time."""
 
     def __init__(self, pace: Pace) -> None:
@@ -282,7 +297,7 @@ class _SingleSource(UnboundedSource):
         return BatchCoder()
 
 
-class _FileSource(_SingleSource):
+class _FileSource(PollingSource):
     def __init__(
         self, path: str, file_format: FileFormat, worker: str, backends: Backends, limit: int, pace: Pace
     ) -> None:
@@ -295,13 +310,13 @@ class _FileSource(_SingleSource):
 
     @override
     def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> UnboundedReader:
-        position = checkpoint_mark.position if isinstance(checkpoint_mark, _Position) else ""
+        position = checkpoint_mark.position if isinstance(checkpoint_mark, Position) else ""
         if not position:
             position = self.backends.open_positions().load(self.worker, self.path)
         return _FileReader(self, position)
 
 
-class _FileReader(_PollingReader):
+class _FileReader(PollingReader):
     def __init__(self, source: _FileSource, position: str) -> None:
         super().__init__(source.pace)
         self._source = source
@@ -318,34 +333,46 @@ class _FileReader(_PollingReader):
 
     @override
     def get_checkpoint_mark(self) -> CheckpointMark:
-        return _Position(self._position)
+        return Position(self._position)
 
     @override
     def close(self) -> None:
         self._tail.close()
 
 
-class _QueueSource(_SingleSource):
-    def __init__(self, backends: Backends, limit: int, pace: Pace) -> None:
+class _QueueSource(PollingSource):
+    def __init__(self, backends: Backends, limit: int, splits: int, pace: Pace) -> None:
         super().__init__(pace)
         self.backends = backends
         self.limit = limit
+        self.splits = splits
+
+    @override
+    def split(self, desired_num_splits: int, options: Any = None) -> list[UnboundedSource]:
+        return [self] * self.splits
 
     @override
     def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> UnboundedReader:
-        return _QueueReader(self.backends.open_queue(), self)
+        return _QueueReader(self.backends, self)
 
 
-class _QueueReader(_PollingReader):
-    def __init__(self, queue: MessageQueue, source: _QueueSource) -> None:
+class _QueueReader(PollingReader):
+    def __init__(self, backends: Backends, source: _QueueSource) -> None:
         super().__init__(source.pace)
-        self._queue = queue
-        self._source = source
+        self._backends = backends
+        self._queue = backends.open_source_queue()
+        self._flags = backends.open_flags()
+        self._limit = source.limit
 
     @override
     def poll(self) -> Batch[ReceivedMessage] | None:
-        messages = self._queue.receive(self._source.limit)
-        if not messages:
-            return None
-        count("received", len(messages))
-        return Batch(new_request_id(), self._source.backends.queue, messages)
+        if not self._flags.is_enabled(self._backends.worker):
+            return None  # switched off: messages wait
+        messages = self._queue.receive(self._limit)
+        return _received(self._backends, messages) if messages else None
+
+
+def _received(backends: Backends, messages: Sequence[ReceivedMessage]) -> Batch[ReceivedMessage]:
+    count("received", len(messages))
+    receipts = tuple(message.receipt for message in messages)
+    return Batch(new_request_id(), backends.source_queue, messages, receipts=receipts)

@@ -4,11 +4,14 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ...domain.activity import decode_activity
+from ...domain.arai import Arai
 from ...domain.keys import user_token
-from ...domain.messages import ScoringMessage
+from ...domain.messages import Cause, ScoringMessage
 from ...domain.profile import PROFILE_WINDOW, ActivityFacts, Profile, facts_of, profiles_at
+from ...domain.records import Failure
 from .store import SqliteStore
 
+_AFTER_EVERY_ID: Final = "\U0010ffff"
 _COLUMNS: Final = "time_ms, activity_id, type_index, address, device, event, failed"
 
 
@@ -38,8 +41,27 @@ class SqliteActivityLog:
                 [(user_token(user), *fact) for user, fact in facts],
             )
 
-    def fetch(self, messages: Sequence[ScoringMessage]) -> list[Profile]:
-        """For each message the profile of its user as of the message's activity, that activity included."""
+    def fetch(self, messages: Sequence[ScoringMessage]) -> list[Arai | Failure]:
+        """For each message the profile of its user as of the message's activity, that activity included.
+
+        Where no activity is the cause, the profile is as of the user's last one up to the message's time; of a user
+        without any, there is a Failure.
+        """
+        by_activity = [message for message in messages if message.cause is Cause.ACTIVITY]
+        profiles = iter(self._profiles(by_activity))
+        return [
+            Arai(next(profiles)) if message.cause is Cause.ACTIVITY else self._as_of(message) for message in messages
+        ]
+
+    def _as_of(self, message: ScoringMessage) -> Arai | Failure:
+        moment = (message.occurred_at, _AFTER_EVERY_ID)
+        history = self.history(message.global_user_id, moment, moment)
+        if not history:
+            return Failure("no_activity", "nothing is known of this user's activity")
+        last = history[-1][:2]
+        return Arai(profiles_at(history, {last})[last])
+
+    def _profiles(self, messages: Sequence[ScoringMessage]) -> list[Profile]:
         by_user: dict[str, list[ScoringMessage]] = {}
         for message in messages:
             by_user.setdefault(message.global_user_id, []).append(message)

@@ -1,11 +1,11 @@
 """Dead letters and committed positions in SQLite."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ...domain.records import DeadLetter
 from ..clock import now_ms
+from ..ports import StoredDeadLetter
 from .store import SqliteStore
 
 _COLUMNS: Final = (
@@ -15,21 +15,6 @@ _COLUMNS: Final = (
 _MATCHING: Final = (
     "FROM dead_letters WHERE (? IS NULL OR worker = ?) AND (? IS NULL OR reason = ?) AND (NOT ? OR redriven_at IS NULL)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDeadLetter:
-    """A dead letter with what became of it.
-
-    Attributes:
-        letter: as written.
-        written_at_ms: when it was first written, epoch milliseconds.
-        redriven_at_ms: when it was sent again, or None while it waits.
-    """
-
-    letter: DeadLetter
-    written_at_ms: int
-    redriven_at_ms: int | None
 
 
 class SqliteDeadLetters:

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ...domain.records import Failure
 from ..clock import now_ms
 from ..ports import QueueEntry, ReceivedMessage, SendOutcome
 from .store import SqliteStore
@@ -53,7 +54,7 @@ class SqliteQueue:
         self._number: int | None = None
         self._purged_at = 0
 
-    def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome]:
+    def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
         """Sends entries in order, in one transaction.
 
         An entry whose deduplication id was sent within the last five minutes is a duplicate. Where it has the lower
@@ -72,7 +73,7 @@ class SqliteQueue:
         with self._store.transaction() as connection:
             self._purge_deduplication(connection, now)
             seq: int = connection.execute("SELECT last_seq FROM queues WHERE queue = ?", (queue,)).fetchone()[0]
-            outcomes: list[SendOutcome] = []
+            outcomes: list[SendOutcome | Failure] = []
             for entry in entries:
                 seq += 1
                 outcomes.append(self._send_one(connection, entry, seq, now))
@@ -200,6 +201,25 @@ class SqliteQueue:
                 ).fetchone()
                 if row is not None and row[0] == delivery:
                     self._remove(connection, group_id, own)
+
+    def release(self, receipts: Sequence[str], delay_ms: int) -> None:
+        """Makes received messages receivable again after a delay; their receive counts stay.
+
+        A group is locked as a whole, so all of a delivery's messages that were not deleted come back with the ones
+        named here, in order.
+
+        Raises:
+            BackendUnavailableError: the store cannot be written.
+        """
+        if not receipts:
+            return
+        groups = {(group_id, delivery) for delivery, _, group_id in (receipt.split("/", 2) for receipt in receipts)}
+        queue = self._queue
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "UPDATE message_groups SET locked_until = ? WHERE queue = ? AND group_id = ? AND delivery = ?",
+                [(self._clock_ms() + delay_ms, queue, group_id, delivery) for group_id, delivery in sorted(groups)],
+            )
 
     def _remove(self, connection: sqlite3.Connection, group_id: str, seqs: Sequence[int]) -> None:
         group = (self._queue, group_id)

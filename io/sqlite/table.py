@@ -5,11 +5,14 @@ from typing import Any, Final
 
 import msgspec
 
+from ...domain.keys import LATEST_SK
+from ...domain.records import Failure
 from ..ports import Item
 from .store import SqliteStore
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_PAGE: Final = 1_000
 _ITEMS_OF_PARTITION: Final = "FROM items WHERE table_name = ? AND pk = ?"
 
 
@@ -27,22 +30,23 @@ class SqliteTable:
         """Writes an item, replacing the one with the same keys."""
         self.batch_put([item])
 
-    def batch_put(self, items: Sequence[Item]) -> None:
-        """Writes items in one transaction, replacing those with the same keys."""
+    def batch_put(self, items: Sequence[Item]) -> list[Failure | None]:
+        """Writes items in one transaction, replacing those with the same keys. None is too large for SQLite."""
         with self._store.transaction() as connection:
             connection.executemany(
                 "INSERT INTO items (table_name, pk, sk, body) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET version = NULL, body = excluded.body",
                 [(self._name, item["PK"], item["SK"], _encode(item)) for item in items],
             )
+        return [None] * len(items)
 
-    def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool]:
+    def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool | Failure]:
         """Writes each (version, item) unless the stored item has that version or a greater one, in one transaction.
 
         Returns:
             For each item whether it was written.
         """
-        written: list[bool] = []
+        written: list[bool | Failure] = []
         with self._store.transaction() as connection:
             for version, item in items:
                 cursor = connection.execute(
@@ -73,6 +77,20 @@ class SqliteTable:
                 (self._name, pk, len(sk_prefix), sk_prefix, -1 if limit is None else limit),
             ).fetchall()
         return [_decode(row[0]) for row in rows]
+
+    def latest_items(self) -> Iterator[Item]:
+        """Every user's ``LATEST`` item, read a page of users at a time so that no other writer waits."""
+        after = ""
+        while True:
+            with self._store.translated_errors():
+                rows = self._store.connection.execute(
+                    "SELECT pk, body FROM items WHERE table_name = ? AND pk > ? AND sk = ? ORDER BY pk LIMIT ?",
+                    (self._name, after, LATEST_SK, _PAGE),
+                ).fetchall()
+            yield from (_decode(body) for _, body in rows)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
 
     def scan(self, sk_prefix: str = "") -> Iterator[Item]:
         """Every item whose sort key begins with ``sk_prefix``, in the order of (PK, SK)."""

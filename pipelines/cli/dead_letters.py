@@ -10,8 +10,9 @@ from rich.table import Table
 from ...domain.activity import format_time_ms
 from ...io.backends import Backends
 from ...io.errors import UsageError
+from ...io.ports import StoredDeadLetter
 from ...io.settings import load_settings
-from ...io.sqlite.dead_letters import SqliteDeadLetters, StoredDeadLetter
+from ...io.sqlite.dead_letters import SqliteDeadLetters
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
 from .lookup import existing_store
 
@@ -148,7 +149,7 @@ def _one(letters: SqliteDeadLetters, letter_id: str) -> StoredDeadLetter:
 
 def _summary(stored: StoredDeadLetter) -> dict[str, Any]:
     letter = msgspec.to_builtins(stored.letter, builtin_types=(bytes,))
-    for left_out in ("payload", "stack", "receipt"):
+    for left_out in ("payload", "stack"):
         del letter[left_out]
     redriven = stored.redriven_at_ms
     return {

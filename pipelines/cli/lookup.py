@@ -11,14 +11,18 @@ from rich.table import Table
 from ...domain.keys import LATEST_SK, arm_cache_key, user_pk
 from ...domain.scorecard import describe
 from ...domain.scores import stored_reasons
-from ...io.backends import FAN_IDENTITY_TABLE, sqlite_store
+from ...io.backends import open_cache, open_table, sqlite_store
 from ...io.errors import UsageError
+from ...io.ports import ArmCache
+from ...io.ports import Table as StoredTable
+from ...io.registry import worker_named
 from ...io.settings import load_settings
 from ...io.sqlite.store import SqliteStore
 from ...io.sqlite.table import SqliteArmCache, SqliteTable
 from .common import AsJson, Store, out, print_json, printable
 
 User = Annotated[str, typer.Argument(help="The user's globalUserId.", show_default=False)]
+_TABLE = worker_named("scoreUsers").table_name
 _NAMES_THE_RUN = ("requestId", "dateUpdated")
 
 
@@ -43,7 +47,12 @@ def _text(user: str) -> str:
     return user
 
 
-def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
+def arm(
+    user: User,
+    store: Store = None,
+    cache: Annotated[str | None, typer.Option(help="The ARM cache's address, where there is no store.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Look a user's ARM (account risk, 1 to 5) up, as the sale's front end does.
 
     Examples:
@@ -51,8 +60,10 @@ def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
       fan-identity arm fan-00042 --store sqlite:///fans.db
 
       fan-identity arm fan-00042 --store sqlite:///fans.db --json
+
+      fan-identity arm fan-00042 --cache redis://host/0
     """
-    value = SqliteArmCache(existing_store(store)).get(arm_cache_key(_text(user)))
+    value = _cache(store, cache).get(arm_cache_key(_text(user)))
     if as_json:
         print_json({"data": {"armScore": None if value is None else value["arm_risk"]}})
     elif value is None:
@@ -64,6 +75,7 @@ def arm(user: User, store: Store = None, as_json: AsJson = False) -> None:
 def show(
     user: User,
     store: Store = None,
+    table: Annotated[str | None, typer.Option(help="The table's address, where there is no store.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many scores to show, newest first.")] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -74,11 +86,13 @@ def show(
       fan-identity show fan-00042 --store sqlite:///fans.db
 
       fan-identity show fan-00042 --store sqlite:///fans.db --limit 100 --json
+
+      fan-identity show fan-00042 --table "dynamodb://fanIdentityTable?region=eu-west-1"
     """
-    table = SqliteTable(existing_store(store), FAN_IDENTITY_TABLE)
+    looked_in = _table(store, table)
     pk = user_pk(_text(user))
-    latest = table.get(pk, LATEST_SK)
-    history = table.query(pk, "SCORE#", newest_first=True, limit=limit)
+    latest = looked_in.get(pk, LATEST_SK)
+    history = looked_in.query(pk, "SCORE#", newest_first=True, limit=limit)
     if as_json:
         print_json({"globalUserId": user, "latest": latest, "scores": history})
         return
@@ -88,6 +102,20 @@ def show(
     print_fan(latest)
     out.print()
     out.print(_history_table(history))
+
+
+def _table(store: str | None, table: str | None) -> StoredTable:
+    address = load_settings(table=table).table
+    if address is None or store is not None:
+        return SqliteTable(existing_store(store), _TABLE)
+    return open_table(address, "table", _TABLE)
+
+
+def _cache(store: str | None, cache: str | None) -> ArmCache:
+    address = load_settings(cache=cache).cache
+    if address is None or store is not None:
+        return SqliteArmCache(existing_store(store))
+    return open_cache(address)
 
 
 def print_fan(latest: Mapping[str, Any]) -> None:
@@ -139,7 +167,7 @@ def dump(store: Store = None) -> None:
     """
     opened = existing_store(store)
     encode = msgspec.json.Encoder(order="sorted").encode
-    for item in SqliteTable(opened, FAN_IDENTITY_TABLE).scan():
+    for item in SqliteTable(opened, _TABLE).scan():
         lasting = {name: value for name, value in item.items() if name not in _NAMES_THE_RUN}
         sys.stdout.buffer.write(encode(lasting) + b"\n")
     for key, value in SqliteArmCache(opened).scan():

@@ -18,20 +18,15 @@ def clean_environment(monkeypatch):
 
 
 def test_nothing_set_means_these_defaults():
-    assert load_settings().model_dump() == {
-        "app_name": None,
-        "store": None,
-        "queue": None,
-        "table": None,
-        "cache": None,
-        "dead_letters": None,
-        "arai": None,
-        "model": None,
-        "horizon": None,
+    made = load_settings().model_dump()
+    set_ones = {name: value for name, value in made.items() if value is not None}
+    assert set_ones == {
+        "arai_max_age": timedelta(days=1),
+        "flags_default": True,
+        "splits": 1,
         "internal_accounts": frozenset(),
         "batch_size": 500,
         "visibility_timeout": timedelta(seconds=60),
-        "prism": None,
         "log_level": "WARNING",
     }
 

@@ -64,7 +64,7 @@ def test_help_lists_every_command(cli):
 
 
 def test_help_names_every_worker(cli):
-    from fan_identity.pipelines.registry import WORKERS  # noqa: PLC0415
+    from fan_identity.io.registry import WORKERS  # noqa: PLC0415
 
     text = cli("run", "--help").text
     assert all(worker in text for worker in WORKERS)

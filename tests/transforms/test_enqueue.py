@@ -17,15 +17,8 @@ from fan_identity.domain.scorable import ScorableRules
 from fan_identity.io.backends import Backends
 from fan_identity.io.errors import BackendUnavailableError
 from fan_identity.io.settings import Settings
-from fan_identity.transforms.enqueue import (
-    DecodeActivities,
-    EnqueueActivities,
-    FilterScorable,
-    ObserveActivities,
-    decode_batch,
-    facts_with_user,
-    queue_entry,
-)
+from fan_identity.io.steps import decode_activities, facts_with_user, queue_entry
+from fan_identity.transforms.enqueue import DecodeActivities, EnqueueActivities, FilterScorable, ObserveActivities
 from fan_identity.transforms.finish import WriteDeadLetters
 
 NOW = 1_718_366_400_000
@@ -84,7 +77,7 @@ def queued(backends):
 
 def test_decoding_keeps_order_and_bytes():
     first, second = body("a1"), body("a2", unheardOf=1)
-    decoded = decode_batch(batch_of(first, second), WORKER)
+    decoded = decode_activities(batch_of(first, second), WORKER)
     assert [record.activity.activity_id for record in decoded.items] == ["a1", "a2"]
     assert [record.raw.payload for record in decoded.items] == [first, second]
     assert [record.time_ms for record in decoded.items] == [NOW, NOW]
@@ -92,38 +85,38 @@ def test_decoding_keeps_order_and_bytes():
 
 
 def test_a_malformed_record_becomes_a_dead_letter_with_its_bytes():
-    decoded = decode_batch(batch_of(b"\xff{", body("a2")), WORKER)
+    decoded = decode_activities(batch_of(b"\xff{", body("a2")), WORKER)
     (letter,) = decoded.dead_letters
     assert (letter.payload, letter.position, letter.source) == (b"\xff{", "byte 0", "file.jsonl")
     assert (letter.worker, letter.reason, letter.request_id) == (WORKER, "malformed", "r1")
-    assert (letter.attempts, letter.stack, letter.activity_id, letter.receipt) == (1, "", None, None)
+    assert (letter.attempts, letter.stack, letter.activity_id) == (1, "", None)
     assert len(decoded.items) == 1
 
 
 def test_what_the_format_could_not_read_is_unreadable():
     batch = Batch("r1", "f.csv", [RawRecord(b"a,b", "row 7", None, "3 columns instead of 5")])
-    (letter,) = decode_batch(batch, WORKER).dead_letters
+    (letter,) = decode_activities(batch, WORKER).dead_letters
     assert (letter.reason, letter.error, letter.payload) == ("unreadable", "3 columns instead of 5", b"a,b")
     assert letter.position == "row 7"
 
 
 def test_an_impossible_time_is_malformed_though_the_record_decodes():
-    (letter,) = decode_batch(batch_of(body(time_ms="yesterday")), WORKER).dead_letters
+    (letter,) = decode_activities(batch_of(body(time_ms="yesterday")), WORKER).dead_letters
     assert letter.reason == "malformed"
     assert "yesterday" not in letter.error
 
 
 def test_the_same_record_read_again_is_the_same_letter():
-    first = decode_batch(batch_of(b"{", b"["), WORKER).dead_letters
-    again = decode_batch(batch_of(b"{", b"[", request_id="r2"), WORKER).dead_letters
+    first = decode_activities(batch_of(b"{", b"["), WORKER).dead_letters
+    again = decode_activities(batch_of(b"{", b"[", request_id="r2"), WORKER).dead_letters
     assert [letter.dead_letter_id for letter in first] == [letter.dead_letter_id for letter in again]
     assert len({letter.dead_letter_id for letter in first}) == 2
-    assert first[0].dead_letter_id != decode_batch(batch_of(b"{"), "other").dead_letters[0].dead_letter_id
+    assert first[0].dead_letter_id != decode_activities(batch_of(b"{"), "other").dead_letters[0].dead_letter_id
 
 
 @given(st.lists(st.one_of(st.binary(max_size=8), st.integers(0, 9).map(lambda n: body(f"a{n}")))))
 def test_every_record_is_decoded_or_a_dead_letter(records):
-    decoded = decode_batch(batch_of(*records), WORKER)
+    decoded = decode_activities(batch_of(*records), WORKER)
     good = [record for record in records if len(record) > 8]
     assert [record.raw.payload for record in decoded.items] == good
     assert [letter.payload for letter in decoded.dead_letters] == [record for record in records if len(record) <= 8]
@@ -131,7 +124,7 @@ def test_every_record_is_decoded_or_a_dead_letter(records):
 
 def test_an_entry_is_grouped_by_user_and_deduplicated_by_activity():
     def entry(*args, worker=WORKER, request_id="r1", **more):
-        record = decode_batch(batch_of(body(*args, **more)), WORKER).items[0]
+        record = decode_activities(batch_of(body(*args, **more)), WORKER).items[0]
         return queue_entry(record, request_id, worker)
 
     one = entry("a1", user="ü 1")
@@ -145,7 +138,7 @@ def test_an_entry_is_grouped_by_user_and_deduplicated_by_activity():
 
 
 def test_facts_carry_their_user():
-    record = decode_batch(batch_of(body(attributes={"outcome": "failure"})), WORKER).items[0]
+    record = decode_activities(batch_of(body(attributes={"outcome": "failure"})), WORKER).items[0]
     user, facts = facts_with_user(record)
     assert (user, facts.activity_id, facts.time_ms, facts.failed) == ("u1", "a1", NOW, 1)
 
@@ -181,7 +174,7 @@ def test_what_is_scorable_is_queued_and_observed_and_the_rest_counted(backends):
         ("a2", "u2", "r1", WORKER),
     ]
     assert bytes(messages[0].activity) == body("a1")
-    assert [stored.letter.payload for stored in backends.open_sqlite_dead_letters().select()] == [b"broken"]
+    assert [stored.letter.payload for stored in backends.open_dead_letters().select()] == [b"broken"]
     log = backends.open_arai()
     assert [fact.activity_id for fact in log.history("u1", (0, ""), (2 * NOW, ""))] == ["a1"]
     assert log.history("monitor", (0, ""), (2 * NOW, "")) == []
@@ -201,7 +194,7 @@ def test_the_same_input_again_is_deduplicated_and_makes_no_second_letter(backend
     run(backends, batch)
     assert run(backends, batch) == {"deduplicated": 1, "dead_lettered.malformed": 1}
     assert backends.open_queue().depth() == 1
-    assert backends.open_sqlite_dead_letters().count() == 1
+    assert backends.open_dead_letters().count() == 1
 
 
 def test_a_batch_without_records_and_one_of_rejects_pass(backends):
@@ -219,7 +212,7 @@ def test_where_the_queue_cannot_be_written_the_bundle_fails(backends, tmp_path, 
         run(blocked, batch_of(body("a1"), b"broken"))
     other.execute("ROLLBACK")
     assert blocked.open_queue().depth() == 0
-    assert blocked.open_sqlite_dead_letters().count() == 0, "nothing after the failing step has happened"
+    assert blocked.open_dead_letters().count() == 0, "nothing after the failing step has happened"
     # The same input again ends as if nothing had failed.
     assert run(blocked, batch_of(body("a1"), b"broken")) == {"enqueued": 1, "dead_lettered.malformed": 1}
     (fact,) = blocked.open_arai().history("u1", (0, ""), (2 * NOW, ""))

@@ -10,14 +10,14 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from fan_identity.domain.messages import ScoringMessage
-from fan_identity.domain.records import Batch, DeadLetter
+from fan_identity.domain.records import Batch, DeadLetter, Returned
 from fan_identity.domain.scorecard import ModelScore
 from fan_identity.io.backends import Backends
 from fan_identity.io.errors import BackendUnavailableError
-from fan_identity.io.ports import QueueEntry
+from fan_identity.io.ports import QueueEntry, ReceivedMessage
 from fan_identity.io.settings import Settings
+from fan_identity.io.steps import Scored
 from fan_identity.transforms.finish import Acknowledge, CommitPosition, WriteDeadLetters
-from fan_identity.transforms.score import ScoredActivity
 
 SECRET = "jane.doe@example.org"
 WORKER = "enqueueFromStream"
@@ -39,7 +39,7 @@ def run(batches, *steps):
     return {counter.key.metric.name: counter.result for counter in result.metrics().query()["counters"]}
 
 
-def letter(name, *, reason="malformed", receipt=None, activity_id=None):
+def letter(name, *, reason="malformed", activity_id=None):
     return DeadLetter(
         dead_letter_id=name,
         worker=WORKER,
@@ -52,7 +52,6 @@ def letter(name, *, reason="malformed", receipt=None, activity_id=None):
         source="f",
         position="byte 0",
         payload=json.dumps({"user": SECRET}).encode(),
-        receipt=receipt,
     )
 
 
@@ -67,7 +66,7 @@ def scored(receipt):
         activity=msgspec.Raw(b"{}"),
     )
     score = ModelScore(account_score=50.0, arm_risk=3, bon_score=0.5, base_score=50.0, reasons=(), model_version="m")
-    return ScoredActivity(receipt=receipt, message=message, score=score)
+    return Scored(ReceivedMessage(receipt, "g", b"", 1, "1"), message, score)
 
 
 def filled_queue(backends, number):
@@ -86,7 +85,7 @@ def test_letters_are_written_and_counted_by_reason(backends):
     batch = Batch("r1", "f", [], (letter("1" * 32), letter("2" * 32), letter("3" * 32, reason="unreadable")))
     counts = run([batch, Batch("r2", "f", [1])], WriteDeadLetters(backends))
     assert counts == {"dead_lettered.malformed": 2, "dead_lettered.unreadable": 1}
-    stored = [one.letter for one in backends.open_sqlite_dead_letters().select()]
+    stored = [one.letter for one in backends.open_dead_letters().select()]
     assert stored == list(batch.dead_letters)
 
 
@@ -106,9 +105,18 @@ def test_a_letter_is_logged_without_personal_data(backends, caplog):
 
 def test_scores_and_dead_letters_are_acknowledged_and_nothing_else(backends):
     receipts = filled_queue(backends, 4)
-    batch = Batch("r", "q", [scored(receipts[0])], (letter("1" * 32, receipt=receipts[2]), letter("2" * 32)))
+    batch = Batch("r", "q", [scored(receipts[0])], (letter("1" * 32),), receipts=(receipts[0], receipts[2]))
     run([batch], Acknowledge(backends))
     assert waiting(backends) == [b"1", b"3"]
+
+
+def test_what_is_to_be_tried_again_goes_back_and_is_counted(backends):
+    receipts = filled_queue(backends, 3)
+    returned = (Returned(receipts[1], 0), Returned(receipts[2], 0))
+    batch = Batch("r", "q", [scored(receipts[0])], receipts=tuple(receipts), returned=returned)
+    assert run([batch], Acknowledge(backends)) == {"returned": 2}
+    again = backends.open_queue().receive(10)
+    assert [(message.body, message.receive_count) for message in again] == [(b"1", 2), (b"2", 2)]
 
 
 def test_a_batch_without_messages_acknowledges_nothing(backends):
@@ -119,7 +127,7 @@ def test_a_batch_without_messages_acknowledges_nothing(backends):
 
 def test_acknowledging_twice_is_once(backends):
     (receipt,) = filled_queue(backends, 1)
-    batch = Batch("r", "q", [scored(receipt)])
+    batch = Batch("r", "q", [scored(receipt)], receipts=(receipt,))
     run([batch, batch], Acknowledge(backends))
     assert waiting(backends) == []
 
@@ -134,9 +142,9 @@ def test_a_position_is_kept_for_its_worker_and_source(backends):
 def test_without_its_letters_a_batch_is_neither_acknowledged_nor_committed(backends, tmp_path, monkeypatch):
     monkeypatch.setattr("fan_identity.io.sqlite.store._BUSY_TIMEOUT_SECONDS", 0.01)
     blocked = Backends.of(Settings(store=backends.queue, dead_letters=f"sqlite:///{tmp_path}/letters.db"))
-    assert blocked.open_sqlite_dead_letters().count() == 0  # makes the file
+    assert blocked.open_dead_letters().count() == 0  # makes the file
     (receipt,) = filled_queue(blocked, 1)
-    batch = Batch("r", "f", [], (letter("1" * 32, receipt=receipt),), position="17")
+    batch = Batch("r", "f", [], (letter("1" * 32),), position="17", receipts=(receipt,))
     other = sqlite3.connect(tmp_path / "letters.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     steps = WriteDeadLetters(blocked), Acknowledge(blocked), CommitPosition(WORKER, blocked)
@@ -148,4 +156,4 @@ def test_without_its_letters_a_batch_is_neither_acknowledged_nor_committed(backe
     run([batch], *steps)
     assert blocked.open_positions().load(WORKER, "f") == "17"
     assert waiting(blocked) == []
-    assert blocked.open_sqlite_dead_letters().count() == 1
+    assert blocked.open_dead_letters().count() == 1

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections import defaultdict
+from dataclasses import replace
 
 import apache_beam as beam
 import msgspec
@@ -16,18 +17,11 @@ from fan_identity.domain.profile import facts_of
 from fan_identity.domain.records import Batch
 from fan_identity.io.backends import Backends
 from fan_identity.io.errors import BackendUnavailableError
-from fan_identity.io.ports import QueueEntry, ReceivedMessage
+from fan_identity.io.ports import QueueEntry, ReceivedMessage, ScoringRequest
 from fan_identity.io.settings import Settings
 from fan_identity.transforms.finish import Acknowledge, WriteDeadLetters
-from fan_identity.transforms.score import (
-    MAX_RECEIVES,
-    DecodeMessages,
-    FetchArai,
-    PersistScores,
-    ScoreUsers,
-    decode_messages,
-    group_of,
-)
+from fan_identity.io.steps import MAX_RECEIVES, decode_messages, group_of
+from fan_identity.transforms.score import DecodeMessages, FetchArai, PersistScores, ScoreUsers
 
 NOW = 1_718_366_400_000
 WORKER = "scoreUsers"
@@ -68,7 +62,8 @@ def send(backends, *messages):
 
 
 def receive(backends, request_id="r-score"):
-    return Batch(request_id, backends.queue, backends.open_queue().receive(1_000))
+    messages = backends.open_queue().receive(1_000)
+    return Batch(request_id, backends.queue, messages, receipts=tuple(one.receipt for one in messages))
 
 
 def run(backends, *batches):
@@ -78,8 +73,8 @@ def run(backends, *batches):
         pipeline
         | beam.Create(list(batches), reshuffle=False)
         | DecodeMessages(WORKER)
-        | FetchArai(backends)
-        | ScoreUsers(backends)
+        | FetchArai(WORKER, backends)
+        | ScoreUsers(WORKER, backends)
         | PersistScores(WORKER, backends)
         | WriteDeadLetters(backends)
         | Acknowledge(backends)
@@ -112,17 +107,17 @@ def lasting(item):
 def test_decoding_keeps_order_and_receipts():
     batch = Batch("r", "q", [received(encode_message(message(f"a{n}")), receipt=f"d/{n}/g") for n in range(3)])
     decoded = decode_messages(batch, WORKER)
-    assert [(one.receipt, one.message.activity_id) for one in decoded.items] == [
+    assert [(one.received.receipt, one.message.activity_id) for one in decoded.items] == [
         (f"d/{n}/g", f"a{n}") for n in range(3)
     ]
     assert decoded.dead_letters == ()
 
 
-def test_a_body_that_is_no_message_becomes_a_dead_letter_with_its_bytes_and_receipt():
+def test_a_body_that_is_no_message_becomes_a_dead_letter_with_its_bytes():
     decoded = decode_messages(Batch("r", "sqlite:///q", [received(b"\xff{", times=3)]), WORKER)
     (letter,) = decoded.dead_letters
     assert decoded.items == []
-    assert (letter.payload, letter.receipt, letter.reason) == (b"\xff{", "delivery/1/group", "malformed")
+    assert (letter.payload, letter.reason) == (b"\xff{", "malformed")
     assert (letter.worker, letter.attempts, letter.request_id) == (WORKER, 3, "r")
     assert (letter.activity_id, letter.source, letter.stack) == (None, "sqlite:///q", "")
     assert letter.position == "message 1"
@@ -178,7 +173,7 @@ def test_each_score_sees_the_history_up_to_its_activity(backends):
     items = scores(backends)
     assert [item["activityId"] for item in items] == [one.activity_id for one in messages]
     model, log = backends.open_model(), backends.open_arai()
-    expected = model.score(log.fetch(messages))
+    expected = model.score([ScoringRequest(one, arai) for one, arai in zip(messages, log.fetch(messages), strict=True)])
     assert [item["accountScore"] for item in items] == [one.account_score for one in expected]
     assert items[0]["accountScore"] > items[-1]["accountScore"], "thirty logins in thirty seconds are suspicious"
 
@@ -209,7 +204,7 @@ def test_scoring_again_changes_nothing_but_the_runs_name(backends):
 
 def test_a_worker_without_a_cache_persists_the_rest(backends):
     send(backends, message("a1"))
-    uncached = Backends(backends.queue, backends.table, None, backends.dead_letters, backends.arai, backends.positions)
+    uncached = replace(backends, cache=None)
     run(uncached, receive(backends))
     assert latest(backends)["activityId"] == "a1"
     assert cached(backends) is None
@@ -220,9 +215,9 @@ def test_failures_go_to_the_dead_letters_and_the_rest_is_scored(backends):
     backends.open_queue().send([QueueEntry("g", "broken", b"\xff")])
     batch = receive(backends)
     tired = received(encode_message(message("a9", user="u9")), times=MAX_RECEIVES + 1)
-    counts = run(backends, Batch(batch.request_id, batch.source, [*batch.items, tired]))
+    counts = run(backends, replace(batch, items=[*batch.items, tired]))
     assert counts == {"scored": 1, "dead_lettered.malformed": 1, "dead_lettered.too_many_receives": 1}
-    letters = {stored.letter.reason: stored.letter for stored in backends.open_sqlite_dead_letters().select()}
+    letters = {stored.letter.reason: stored.letter for stored in backends.open_dead_letters().select()}
     assert letters["malformed"].payload == b"\xff"
     assert letters["too_many_receives"].activity_id == "a9"
     assert scores(backends, "u9") == []
@@ -248,7 +243,7 @@ def test_where_an_effect_cannot_be_written_nothing_is_acknowledged(backends, tmp
     monkeypatch.setattr("fan_identity.io.sqlite.store._BUSY_TIMEOUT_SECONDS", 0.01)
     blocked = Backends.of(Settings(store=backends.queue, **{part: f"sqlite:///{tmp_path}/blocked.db"}))
     assert blocked.open_table().get("", "") is blocked.open_cache().get("") is None
-    assert blocked.open_sqlite_dead_letters().count() == 0  # makes the file
+    assert blocked.open_dead_letters().count() == 0  # makes the file
     send(blocked, message("a1"))
     blocked.open_queue().send([QueueEntry("g", "broken", b"\xff")])
     batch = receive(blocked)
@@ -263,7 +258,7 @@ def test_where_an_effect_cannot_be_written_nothing_is_acknowledged(backends, tmp
     assert run(blocked, receive(blocked)) == {"scored": 1, "dead_lettered.malformed": 1}
     assert blocked.open_queue().depth() == 0
     assert len(scores(blocked)) == 1
-    assert blocked.open_sqlite_dead_letters().count() == 1
+    assert blocked.open_dead_letters().count() == 1
 
 
 def test_an_empty_batch_passes(backends):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fan_identity.domain.activity import Activity, Context
-from fan_identity.domain.messages import ScoringMessage
+from fan_identity.domain.messages import Cause, ScoringMessage, caused_by
 from fan_identity.domain.profile import FEATURES, PROFILE_WINDOW, ActivityFacts, facts_of, profiles_at
 from fan_identity.io.sqlite.activity_log import SqliteActivityLog
 from fan_identity.io.sqlite.store import SqliteStore
@@ -41,6 +41,11 @@ def message(facts, user="u", activity=None):
         worker="w",
         activity=msgspec.Raw(json.dumps(body if activity is None else activity).encode()),
     )
+
+
+def fetch(log, messages):
+    """The profiles of messages, none of which fails here."""
+    return [arai.profile for arai in log.fetch(messages)]
 
 
 def counts(profiles):
@@ -99,23 +104,23 @@ def test_activities_of_one_millisecond_are_ordered_by_id(log):
     same = [fact(number, time_ms=START) for number in (1, 2, 3)]
     log.observe([("u", one) for one in reversed(same)])
     assert log.history("u", same[1][:2], same[1][:2]) == same[:2]
-    assert counts(log.fetch([message(one) for one in same])) == [1, 2, 3]
+    assert counts(fetch(log, [message(one) for one in same])) == [1, 2, 3]
 
 
 def test_a_profile_sees_nothing_later_and_nothing_of_others(log):
     facts = [fact(number) for number in range(5)]
     log.observe([("u", one) for one in facts] + [("v", fact(number)) for number in range(10, 30)])
-    assert counts(log.fetch([message(facts[2])])) == [3]
+    assert counts(fetch(log, [message(facts[2])])) == [3]
 
 
 def test_profiles_come_in_the_order_asked_for(log):
     facts = [fact(number) for number in range(6)]
     log.observe([("u", one) for one in facts[:4]] + [("v", one) for one in facts[4:]])
     asked = [message(facts[3]), message(facts[5], "v"), message(facts[0]), message(facts[3]), message(facts[4], "v")]
-    profiles = log.fetch(asked)
+    profiles = fetch(log, asked)
     assert counts(profiles) == [4, 2, 1, 4, 1]
     assert [profile.as_of_ms for profile in profiles] == [one.occurred_at for one in asked]
-    assert log.fetch([]) == []
+    assert fetch(log, []) == []
 
 
 def test_fetched_profiles_are_those_of_the_whole_history(log):
@@ -123,8 +128,8 @@ def test_fetched_profiles_are_those_of_the_whole_history(log):
     log.observe([("u", one) for one in facts])
     asked = facts[::97]
     whole = profiles_at(facts, [one[:2] for one in asked])
-    assert log.fetch([message(one) for one in asked]) == [whole[one[:2]] for one in asked]
-    assert counts(log.fetch([message(facts[-1])])) == [PROFILE_WINDOW]
+    assert fetch(log, [message(one) for one in asked]) == [whole[one[:2]] for one in asked]
+    assert counts(fetch(log, [message(facts[-1])])) == [PROFILE_WINDOW]
 
 
 def test_an_activity_the_log_has_not_seen_is_taken_from_its_message(log):
@@ -143,20 +148,34 @@ def test_an_activity_the_log_has_not_seen_is_taken_from_its_message(log):
         missing.occurred_at,
     )
     expected = profiles_at([seen[0], own, seen[1]], [own[:2], seen[1][:2]])
-    profiles = log.fetch([missing, message(seen[1])])
+    profiles = fetch(log, [missing, message(seen[1])])
     assert profiles == [expected[own[:2]], expected[seen[1][:2]]]
     assert log.history("u", FIRST, LAST) == seen, "fetching writes nothing"
 
 
 def test_a_user_nobody_has_seen_has_a_profile_of_one_activity(log):
-    assert counts(log.fetch([message(fact(1))])) == [1]
+    assert counts(fetch(log, [message(fact(1))])) == [1]
 
 
 def test_a_message_that_came_twice_counts_once(log):
-    assert counts(log.fetch([message(fact(1)), message(fact(1))])) == [1, 1]
+    assert counts(fetch(log, [message(fact(1)), message(fact(1))])) == [1, 1]
 
 
 def test_long_and_hostile_user_ids_do_not_mix(log):
     users = ["x" * 2_000, "x" * 1_999 + "y", "sha256:" + "0" * 64, "a\0b", "a", "é", "e\u0301"]
     log.observe([(user, fact(number)) for number, user in enumerate(users)])
     assert [log.history(user, FIRST, LAST) for user in users] == [[fact(number)] for number in range(len(users))]
+
+
+def test_without_an_activity_the_profile_is_as_of_the_users_last_one(log):
+    facts = [fact(number) for number in range(5)]
+    log.observe([("u", one) for one in facts])
+    asked = [
+        caused_by(Cause.RESCORE, "u", "rescore:1", facts[2].time_ms, "r"),
+        caused_by(Cause.ON_DEMAND, "u", "onDemand:1", facts[4].time_ms + 10**6, "r"),
+        caused_by(Cause.ON_DEMAND, "nobody", "onDemand:1", facts[4].time_ms, "r"),
+    ]
+    first, second, unknown = log.fetch(asked)
+    assert counts([first.profile, second.profile]) == [3, 5]
+    assert first.profile.as_of_ms == facts[2].time_ms
+    assert (unknown.reason, unknown.retryable) == ("no_activity", False)

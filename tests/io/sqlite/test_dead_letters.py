@@ -52,11 +52,6 @@ def test_a_letter_is_read_as_it_was_written(letters):
     assert (stored.written_at_ms, stored.redriven_at_ms) == (1_000, None)
 
 
-def test_the_receipt_is_the_deliverys_and_not_kept(letters):
-    letters.write([letter(receipt="d/1/g")])
-    assert letters.select()[0].letter.receipt is None
-
-
 def test_writing_again_changes_the_attempt_only(letters):
     letters.write([letter()])
     letters.write([letter(attempts=3, error="later", stack="s2", request_id="r2", payload=b"x")])

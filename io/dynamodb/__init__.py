@@ -1,0 +1,1 @@
+"""DynamoDB as table, dead letter store and position store."""

@@ -1,0 +1,271 @@
+"""Questions to a Kafka cluster: which partitions, which offsets. Answers are waited for with a deadline, or not at all.
+
+They go through librdkafka's admin client, whose calls can be begun without waiting for them. One such client serves
+all readers and position stores of an address in a process; it is safe in many threads.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import stamina
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # pyright: ignore[reportPrivateImportUsage]
+
+from .errors import BackendUnavailableError, UsageError
+from .kafka_address import KafkaSettings, client_properties
+
+Key = TypeVar("Key")
+Answer = TypeVar("Answer")
+
+OffsetSpec: Any = _OffsetSpec
+_CODE: Any = KafkaError  # whose codes with an underscore are librdkafka's own
+
+_ABSENT: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, _CODE._UNKNOWN_TOPIC, _CODE._UNKNOWN_PARTITION})
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+_PASSING: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        _CODE._TRANSPORT,
+    }
+)
+_TURN_SECONDS: Final = 0.05
+_HINT_LENGTH: Final = 200
+
+
+class KafkaAdmin:
+    """Asks about one topic.
+
+    Raises:
+        UsageError: a property of the address is wrong, or credentials are missing.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._trouble: KafkaError | None = None
+        properties: dict[str, Any] = {**client_properties(settings), "error_cb": self._note}
+        with translated_configuration(settings):
+            self._client: Any = AdminClient(properties)
+
+    def _note(self, error: KafkaError) -> None:
+        """Keeps what librdkafka says between requests: it goes on trying and does not fail by itself."""
+        if error.code() != _CODE._ALL_BROKERS_DOWN:  # says less than what came before it
+            self._trouble = error
+
+    def partitions(self, seconds: float) -> list[int]:
+        """The numbers of the topic's partitions.
+
+        Raises:
+            UsageError: there is no such topic, or it may not be read.
+            BackendUnavailableError: no broker answers within ``seconds``.
+        """
+        answer: Any = self._ask(self._describe, seconds)[self._settings.topic]
+        return self._numbers(answer)
+
+    def begin_partitions(self, seconds: float) -> "Future[Any]":
+        """As ``partitions``, but does not wait; ``finish_partitions`` gives the answer once it is there."""
+        return self._describe(seconds)[self._settings.topic]
+
+    def finish_partitions(self, future: "Future[Any]") -> list[int]:
+        """The answer to ``begin_partitions``; raises as ``partitions`` does."""
+        self._client.poll(0)
+        try:
+            numbers = self._numbers(future.result(0))
+        except KafkaException as error:
+            raise self._translated(error) from None
+        self._trouble = None
+        return numbers
+
+    def _describe(self, seconds: float) -> dict[str, "Future[Any]"]:
+        return self._client.describe_topics(TopicCollection([self._settings.topic]), request_timeout=seconds)
+
+    def _numbers(self, description: Any) -> list[int]:
+        numbers = sorted(int(partition.id) for partition in description.partitions)
+        if not numbers:
+            raise UsageError(f"--{self._settings.setting}: topic {self._settings.topic} has no partitions")
+        return numbers
+
+    def earliest(self, partitions: Collection[int], seconds: float) -> dict[int, int]:
+        """The first offset there is, by partition; raises as ``partitions`` does."""
+        return self._offsets(dict.fromkeys(partitions, OffsetSpec.earliest()), seconds)
+
+    def latest(self, partitions: Collection[int], seconds: float) -> dict[int, int]:
+        """By partition the offset after the last that can be read: open transactions begin behind it."""
+        return self._offsets(dict.fromkeys(partitions, OffsetSpec.latest()), seconds)
+
+    def at_time(self, partitions: Collection[int], time_ms: int, seconds: float) -> dict[int, int]:
+        """The offset of the first record of a time (epoch milliseconds) or later; without one, none is given."""
+        found = self._offsets(dict.fromkeys(partitions, OffsetSpec.for_timestamp(max(time_ms, 0))), seconds)
+        return {partition: offset for partition, offset in found.items() if offset >= 0}
+
+    def _offsets(self, specs: Mapping[int, Any], seconds: float) -> dict[int, int]:
+        if not specs:
+            return {}
+        topic = self._settings.topic
+
+        def ask(timeout: float) -> dict[TopicPartition, "Future[Any]"]:
+            return self._client.list_offsets(
+                {TopicPartition(topic, partition): spec for partition, spec in specs.items()},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=timeout,
+            )
+
+        return {key.partition: int(answer.offset) for key, answer in self._ask(ask, seconds).items()}
+
+    def committed(self, partitions: Collection[int], seconds: float) -> dict[int, int]:
+        """The group's committed offsets; partitions without one are left out. Raises as ``partitions`` does."""
+        if not partitions:
+            return {}
+        group, topic = self._settings.group, self._settings.topic
+
+        def ask(timeout: float) -> dict[str, "Future[Any]"]:
+            wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in partitions])
+            return self._client.list_consumer_group_offsets([wanted], request_timeout=timeout)
+
+        answer: Any = self._ask(ask, seconds)[group]
+        for place in answer.topic_partitions:
+            if place.error is not None and place.error.code() not in _ABSENT:
+                raise self._translated(KafkaException(place.error))
+        return {int(place.partition): int(place.offset) for place in answer.topic_partitions if place.offset >= 0}
+
+    def begin_commit(self, offsets: Mapping[int, int], seconds: float) -> "Future[Any]":
+        """Commits offsets of the group without waiting."""
+        group, topic = self._settings.group, self._settings.topic
+        places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        request = [ConsumerGroupTopicPartitions(group, places)]
+        return self._client.alter_consumer_group_offsets(request, request_timeout=seconds)[group]
+
+    def _ask(self, begin: Callable[[float], Mapping[Key, "Future[Answer]"]], seconds: float) -> dict[Key, Answer]:
+        deadline = time.monotonic() + seconds
+        self._client.poll(0)
+        self._trouble = None  # what was in between requests is over
+        try:
+            for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=seconds, wait_max=1.0):
+                with attempt:
+                    return self._wait(begin(max(deadline - time.monotonic(), 0.1)))
+        except KafkaException as error:
+            raise self._translated(error) from None
+        raise AssertionError("a retried call returns or raises")
+
+    def _wait(self, futures: Mapping[Key, "Future[Answer]"]) -> dict[Key, Answer]:
+        answers: dict[Key, Answer] = {}
+        for key, future in futures.items():
+            while key not in answers:
+                try:
+                    answers[key] = future.result(_TURN_SECONDS)
+                except FutureTimeoutError:
+                    self._client.poll(0)  # serves the callback that notes troubles
+                    if (error := self._refusal()) is not None:
+                        raise error from None
+        self._trouble = None
+        return answers
+
+    def _refusal(self) -> UsageError | None:
+        """An error where the brokers are there but will not have us: waiting does not mend it."""
+        code = None if self._trouble is None else self._trouble.code()
+        if code == _CODE._AUTHENTICATION:
+            return UsageError(
+                f"--{self._settings.setting}: {self._settings.name} refuses the credentials; check "
+                "FAN_IDENTITY_KAFKA_USERNAME, FAN_IDENTITY_KAFKA_PASSWORD, kafka.sasl.mechanism and "
+                "kafka.security.protocol"
+            )
+        if code == _CODE._SSL:
+            return UsageError(
+                f"--{self._settings.setting}: no TLS connection with {self._settings.name}; "
+                "check kafka.ssl.ca.location and kafka.security.protocol"
+            )
+        return None
+
+    def _translated(self, error: KafkaException) -> UsageError | BackendUnavailableError:
+        settings, cause = self._settings, _cause(error)
+        if cause.code() in _ABSENT:
+            return UsageError(
+                f"--{settings.setting}: topic {settings.topic} does not exist at {settings.brokers}; "
+                "create it or correct the name"
+            )
+        if cause.code() in _REFUSED:
+            what = "group" if cause.code() == KafkaError.GROUP_AUTHORIZATION_FAILED else "topic"
+            name = settings.group if what == "group" else settings.topic
+            return UsageError(
+                f"--{settings.setting}: the credentials in use may not read {what} {name} at {settings.brokers}"
+            )
+        if cause.code() in {KafkaError.INVALID_GROUP_ID, KafkaError.TOPIC_EXCEPTION}:
+            return UsageError(
+                f"--{settings.setting}: Kafka does not take this group's or topic's name ({cause.name()})"
+            )
+        if (refusal := self._refusal()) is not None:
+            return refusal
+        trouble = self._trouble or cause
+        hint = " ".join(trouble.str().split())[:_HINT_LENGTH]
+        return BackendUnavailableError(f"--{settings.setting}: {settings.name} is out of reach ({hint})")
+
+
+def _cause(error: KafkaException) -> KafkaError:
+    cause: Any = error.args[0]
+    return cause
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, KafkaException) and _cause(error).code() in _PASSING
+
+
+@contextmanager
+def translated_configuration(settings: KafkaSettings) -> Generator[None]:
+    """Turns librdkafka's refusal of a configuration in the block into an error of ours.
+
+    Raises:
+        UsageError: naming the property.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        text = " ".join(_cause(error).str().split())[:_HINT_LENGTH]
+        raise UsageError(f"--{settings.setting}: a kafka. option is wrong: {text}") from None
+
+
+_making = threading.Lock()
+
+
+def admin_of(settings: KafkaSettings) -> KafkaAdmin:
+    """The process's admin client of an address.
+
+    Raises:
+        UsageError: as ``KafkaAdmin``.
+    """
+    with _making:
+        return _admin(settings)
+
+
+@cache
+def _admin(settings: KafkaSettings) -> KafkaAdmin:
+    return KafkaAdmin(settings)

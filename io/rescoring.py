@@ -1,0 +1,120 @@
+"""The rescore step: a request becomes scores of everyone it names, a page of users at a time."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from ..domain.activity import MalformedRecordError
+from ..domain.envelopes import opened
+from ..domain.records import Batch, DeadLetter, Failure, Returned
+from ..domain.rescoring import (
+    RescoreRequest,
+    decode_rescore_request,
+    request_for,
+    rescore_message,
+    rescore_time_ms,
+    selects,
+)
+from .clock import now_ms
+from .ports import AraiSource, ArmCache, ReceivedMessage, ScoringModel, Table
+from .steps import (
+    MAX_RECEIVES,
+    Count,
+    Queued,
+    dead_message,
+    fetch_arai,
+    persist,
+    retry_delay_ms,
+    score_users,
+)
+
+_PAGE: Final = 500
+
+
+class Rescoring:
+    """Scores again whom requests name, with the clients given.
+
+    Everything it writes is idempotent: a request received again writes the same items.
+
+    Args:
+        worker: in scores and dead letters.
+        table: where scores go, and where users are found by cluster or model version.
+        cache: the ARM cache, or None.
+        arai: the users' profiles.
+        model: scores them.
+    """
+
+    def __init__(
+        self, worker: str, table: Table, cache: ArmCache | None, arai: AraiSource, model: ScoringModel
+    ) -> None:
+        self._worker = worker
+        self._table = table
+        self._cache = cache
+        self._arai = arai
+        self._model = model
+
+    def rescore(self, batch: Batch[ReceivedMessage], count: Count) -> Batch[ReceivedMessage]:
+        """Works off requests; counts ``scored`` users and ``requests`` done.
+
+        A user who cannot be scored becomes a dead letter that holds the request for this user alone. Where nobody of a
+        page can be scored for now, the whole request goes back to the queue.
+        """
+        for received in batch.items:
+            try:
+                request = decode_rescore_request(opened(received.body).body)
+            except MalformedRecordError as error:
+                letter = dead_message(batch, received, self._worker, Failure("malformed", str(error)), None)
+                batch = batch.with_items(batch.items, [letter])
+                continue
+            failed, outage = self._rescore_one(batch, received, request, count)
+            if outage is None:
+                count("requests", 1)
+                batch = batch.with_items(batch.items, failed)
+            elif received.receipt and received.receive_count < MAX_RECEIVES:
+                back = Returned(received.receipt, retry_delay_ms(received.receive_count))
+                batch = batch.with_items(batch.items, failed, [back])
+            else:
+                letter = dead_message(batch, received, self._worker, outage, None)
+                batch = batch.with_items(batch.items, [*failed, letter])
+        return batch
+
+    def _rescore_one(
+        self, batch: Batch[ReceivedMessage], received: ReceivedMessage, request: RescoreRequest, count: Count
+    ) -> tuple[list[DeadLetter], Failure | None]:
+        time_ms = rescore_time_ms(request, received.sent_at_ms or now_ms())
+        letters: list[DeadLetter] = []
+        users = self._users(request)
+        while page := list(islice(users, _PAGE)):
+            queued = [
+                Queued(
+                    # Its own group and no receipt: one user's failure holds up nobody else's score.
+                    msgspec.structs.replace(
+                        received, receipt="", group_id=user, body=request_for(request, user, time_ms)
+                    ),
+                    rescore_message(request, user, time_ms, batch.request_id),
+                )
+                for user in page
+            ]
+            work = Batch(batch.request_id, batch.source, queued)
+            scored = persist(
+                score_users(fetch_arai(work, self._arai, self._worker), self._model, self._worker),
+                self._table,
+                self._cache,
+                self._worker,
+                count,
+            )
+            unavailable = [letter for letter in scored.dead_letters if letter.reason.endswith("_unavailable")]
+            if len(unavailable) == len(page):
+                return letters, Failure(unavailable[0].reason, unavailable[0].error, retryable=True)
+            letters += scored.dead_letters
+        return letters, None
+
+    def _users(self, request: RescoreRequest) -> Iterator[str]:
+        if request.users is not None:
+            yield from dict.fromkeys(request.users)
+            return
+        for item in self._table.latest_items():
+            if selects(request, item):
+                yield str(item["globalUserId"])

@@ -1,0 +1,268 @@
+"""The Lambda entry: ``fan_identity.serving.lambda_handler.handler`` answers an AWS event for the worker of APP_NAME.
+
+The reference's middleware, in its order, is the list ``MIDDLEWARE``. Nothing here imports Beam.
+"""
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from opentelemetry import trace
+
+from ..domain.activity import MalformedRecordError
+from ..domain.aws_events import EventKind, InputRecord, transform_input
+from ..domain.envelopes import opened
+from ..domain.records import Batch, RawRecord
+from ..domain.scorable import ScorableRules
+from ..io import steps, verifying
+from ..io.backends import Backends, milliseconds
+from ..io.clock import now_ms
+from ..io.errors import UsageError
+from ..io.logs import configure_logging
+from ..io.ports import ReceivedMessage
+from ..io.registry import Kind, Worker, worker_named
+from ..io.rescoring import Rescoring
+from ..io.settings import Settings, load_settings
+
+_log = logging.getLogger("fan_identity.lambda")
+_tracer = trace.get_tracer("fan_identity")
+
+
+@dataclass
+class Invocation:
+    """One invocation on its way through the middleware.
+
+    Attributes:
+        event: as AWS sent it.
+        context: the Lambda's context, or None outside Lambda.
+        worker: who answers.
+        settings: of the worker.
+        exits: what is ended after the last step, such as the span.
+    """
+
+    event: Mapping[str, Any]
+    context: Any
+    worker: Worker
+    settings: Settings
+    exits: ExitStack = field(default_factory=ExitStack)
+    request_id: str = ""
+    kind: EventKind = EventKind.SQS
+    records: list[InputRecord] = field(default_factory=list[InputRecord])
+    batches: list[Batch[InputRecord]] = field(default_factory=list[Batch[InputRecord]])
+    backends: Backends | None = None
+    skipped: bool = False
+    counts: Counter[str] = field(default_factory=Counter[str])
+    failures: list[str] = field(default_factory=list[str])
+    answer: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def count(self, name: str, number: int) -> None:
+        """Adds to a counter."""
+        if number:
+            self.counts[name] += number
+
+
+def correlation(invocation: Invocation) -> None:
+    """Names the request: by Lambda's own id where there is one."""
+    own = getattr(invocation.context, "aws_request_id", None)
+    invocation.request_id = own if isinstance(own, str) and own else uuid.uuid4().hex
+    configure_logging(invocation.settings.log_level, invocation.worker.name, invocation.request_id)
+
+
+def tracing(invocation: Invocation) -> None:
+    """Starts the invocation's span; it costs nothing where no exporter is set up."""
+    span = _tracer.start_as_current_span(
+        invocation.worker.name, attributes={"faas.invocation_id": invocation.request_id}
+    )
+    invocation.exits.enter_context(span)
+
+
+def transform(invocation: Invocation) -> None:
+    """Takes the event apart.
+
+    Raises:
+        UsageError: it is no event of AWS's.
+    """
+    try:
+        invocation.kind, invocation.records = transform_input(invocation.event)
+    except MalformedRecordError as error:
+        raise UsageError(f"the event cannot be read: {error}") from None
+
+
+def set_record_correlations(invocation: Invocation) -> None:
+    """Makes one batch a source of the records, all under the request's id."""
+    by_source: dict[str, list[InputRecord]] = {}
+    for record in invocation.records:
+        by_source.setdefault(record.source, []).append(record)
+    invocation.batches = [
+        Batch(
+            invocation.request_id,
+            source,
+            records,
+            receipts=tuple(record.message_id for record in records if record.message_id),
+        )
+        for source, records in by_source.items()
+    ]
+
+
+def services(invocation: Invocation) -> None:
+    """Opens the worker's backends and asks whether it is switched on."""
+    invocation.backends = Backends.of(invocation.settings, invocation.worker.name)
+    invocation.skipped = not invocation.backends.open_flags().is_enabled(invocation.worker.name)
+
+
+def handle(invocation: Invocation) -> None:
+    """The business logic: the same steps as in the streaming pipeline.
+
+    Raises:
+        UsageError: the worker does not take this kind of event.
+        BackendUnavailableError: a backend is out of reach: Lambda invokes again.
+    """
+    backends = invocation.backends
+    if backends is None or invocation.skipped:
+        return
+    run = {
+        Kind.ENQUEUE: _enqueue,
+        Kind.SCORE: _score_changes if invocation.kind in _CHANGES else _score,
+        Kind.RESCORE: _rescore,
+        Kind.VERIFY: _verify,
+    }[invocation.worker.kind]
+    if invocation.worker.kind in (Kind.RESCORE, Kind.SCORE) and invocation.kind in (
+        EventKind.KAFKA,
+        EventKind.EVENTBRIDGE,
+    ):
+        raise UsageError(f"{invocation.worker.name} does not take events of {invocation.kind.value}")
+    for batch in invocation.batches:
+        done = run(invocation, backends, batch)
+        steps.write_dead_letters(done, backends.open_dead_letters(), invocation.count)
+        invocation.failures += [returned.receipt for returned in done.returned]
+    invocation.count("returned", len(invocation.failures))
+
+
+_CHANGES: Final = (EventKind.DYNAMODB, EventKind.KINESIS)
+
+
+def result(invocation: Invocation) -> None:
+    """Answers in the shape AWS expects of the event's kind."""
+    if invocation.skipped:
+        invocation.answer = {"skipped": True}
+    elif invocation.kind is EventKind.SQS:
+        invocation.answer = {"batchItemFailures": [{"itemIdentifier": name} for name in invocation.failures]}
+    else:
+        invocation.answer = {
+            "correlation": {"requestId": invocation.request_id},
+            "data": dict(sorted(invocation.counts.items())),
+        }
+    counts = {"skipped": 1} if invocation.skipped else dict(invocation.counts)
+    _log.info("invocation ended", extra={"counts": counts})
+
+
+MIDDLEWARE: Final[tuple[Callable[[Invocation], None], ...]] = (
+    correlation,
+    tracing,
+    transform,
+    set_record_correlations,
+    services,
+    handle,
+    result,
+)
+
+
+def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
+    """Answers an event with the worker that the environment variable APP_NAME names.
+
+    Raises:
+        UsageError: APP_NAME or another setting does not fit, or the event cannot be read.
+        BackendUnavailableError: a backend is out of reach: Lambda invokes again.
+    """
+    settings = load_settings()
+    if settings.app_name is None:
+        raise UsageError("APP_NAME names no worker; set it to one of the reference's, such as scoreUsers")
+    return answer(event, context, worker_named(settings.app_name), settings)
+
+
+def answer(event: Mapping[str, Any], context: Any, worker: Worker, settings: Settings) -> dict[str, Any]:
+    """Answers an event with a worker. Raises what ``handler`` raises."""
+    invocation = Invocation(event, context, worker, settings)
+    with invocation.exits:
+        for step in MIDDLEWARE:
+            step(invocation)
+    return invocation.answer
+
+
+def _enqueue(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
+    invocation.count("read", len(batch.items))
+    worker, settings = invocation.worker.name, invocation.settings
+    horizon = None if settings.horizon is None else milliseconds(settings.horizon)
+    rules = ScorableRules(now_ms=now_ms(), horizon_ms=horizon, internal_accounts=settings.internal_accounts)
+    records = batch.with_items([_raw(record) for record in batch.items])
+    decoded = steps.decode_activities(records, worker)
+    scorable = steps.filter_scorable(decoded, rules, invocation.count)
+    kept: Any = steps.keep_users_of_share(scorable, backends.open_flags(), worker, invocation.count)
+    backends.open_arai().observe([steps.facts_with_user(record) for record in kept.items])
+    return steps.enqueue(kept, backends.open_queue(), backends.open_staging_queue(), worker, invocation.count)
+
+
+def _score(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
+    worker = invocation.worker.name
+    queued = steps.decode_messages(_messages(invocation, batch), worker)
+    kept: Any = steps.keep_users_of_share(queued, backends.open_flags(), worker, invocation.count)
+    profiled = steps.fetch_arai(kept, backends.open_arai(), worker)
+    scored = steps.score_users(profiled, backends.open_model(), worker)
+    return steps.persist(scored, backends.open_table(), backends.open_cache(), worker, invocation.count)
+
+
+def _score_changes(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
+    invocation.count("read", len(batch.items))
+    worker = invocation.worker.name
+    records = batch.with_items([_raw(record) for record in batch.items])
+    changes = steps.select_arai_changes(records, worker, invocation.count)
+    kept: Any = steps.keep_users_of_share(changes, backends.open_flags(), worker, invocation.count)
+    scored = steps.score_users(kept, backends.open_model(), worker)
+    return steps.persist(scored, backends.open_table(), backends.open_cache(), worker, invocation.count)
+
+
+def _rescore(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
+    rescoring = Rescoring(
+        invocation.worker.name,
+        backends.open_table(),
+        backends.open_cache(),
+        backends.open_arai(),
+        backends.open_model(),
+    )
+    return rescoring.rescore(_messages(invocation, batch), invocation.count)
+
+
+def _verify(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
+    worker = invocation.worker.name
+    decoded = verifying.decode_verifications(_messages(invocation, batch), worker)
+    table, identity = backends.open_table(), backends.open_identity()
+    return verifying.store_verifications(decoded, table, identity, worker, invocation.count)
+
+
+def _raw(record: InputRecord) -> RawRecord:
+    body = record.body
+    if record.message_id and body is not None:
+        body = opened(body).body
+    return RawRecord(record.payload, record.position, body, record.error)
+
+
+def _messages(invocation: Invocation, batch: Batch[InputRecord]) -> Batch[ReceivedMessage]:
+    """Records as a queue would deliver them; one that no queue delivered has no receipt, so it is never given back."""
+    invocation.count("received", len(batch.items))
+    return batch.with_items(
+        [
+            ReceivedMessage(
+                receipt=record.message_id,
+                group_id=record.group_id or record.position,
+                body=record.body if record.body is not None else record.payload,
+                receive_count=record.receive_count,
+                message_id=record.message_id or record.position,
+                sent_at_ms=record.sent_at_ms,
+            )
+            for record in batch.items
+        ]
+    )

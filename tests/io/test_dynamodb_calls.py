@@ -1,0 +1,223 @@
+"""Writing to a DynamoDB that throttles, leaves items of a batch for later and refuses some: nothing is lost."""
+
+import json
+import pickle
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import stamina
+from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fan_identity.domain.records import Failure
+from fan_identity.io.addresses import parse_address
+from fan_identity.io.dynamodb import calls
+from fan_identity.io.dynamodb.table import DynamoDbTable
+from fan_identity.io.dynamodb.values import UnsupportedItemError
+from fan_identity.io.errors import BackendUnavailableError, UsageError
+
+Key = tuple[str, str]
+
+
+class FakeDynamoDb:
+    """BatchWriteItem and PutItem with the service's limits, behaving as badly as a random generator says.
+
+    Args:
+        chance: decides what goes wrong.
+        trouble: how often a call is throttled or an item left for later, 0 to 1.
+    """
+
+    def __init__(self, chance: random.Random, trouble: float) -> None:
+        self._chance = chance
+        self._trouble = trouble
+        self._lock = threading.Lock()
+        self.items: dict[Key, dict[str, Any]] = {}
+        self.busy = self.busiest = self.throttled = self.left = 0
+        self.error: Exception | None = None
+
+    def _enter(self) -> None:
+        with self._lock:
+            self.busy += 1
+            self.busiest = max(self.busiest, self.busy)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self.busy -= 1
+
+    def _disturb(self, operation: str) -> None:
+        if self.error is not None:
+            raise self.error
+        if self._chance.random() < self._trouble:
+            self.throttled += 1
+            raise client_error(self._chance.choice(["ThrottlingException", "InternalServerError"]), "", operation)
+
+    def batch_write_item(self, *, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:
+        self._enter()
+        try:
+            with self._lock:
+                ((name, requests),) = RequestItems.items()
+                self._disturb("BatchWriteItem")
+                items = [request["PutRequest"]["Item"] for request in requests]
+                assert 0 < len(items) <= 25
+                assert len({key_of(item) for item in items}) == len(items)
+                assert len(json.dumps(RequestItems)) <= 16_000_000
+                for item in items:
+                    check(item)
+                left = [request for request in requests if self._chance.random() < self._trouble]
+                self.left += len(left)
+                for request in requests:
+                    if not any(request is other for other in left):
+                        self._write(request["PutRequest"]["Item"])
+                return {"UnprocessedItems": {name: left} if left else {}}
+        finally:
+            self._leave()
+
+    def put_item(self, *, TableName: str, Item: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self._disturb("PutItem")
+            check(Item)
+            self._write(Item)
+            return {}
+
+    def _write(self, item: dict[str, Any]) -> None:
+        self.items[key_of(item)] = item
+
+
+def client_error(code: str, message: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+def key_of(item: dict[str, Any]) -> Key:
+    return item["PK"]["S"], item["SK"]["S"]
+
+
+def check(item: dict[str, Any]) -> None:
+    """Refuses as the service does, without saying which item of a batch it was."""
+    if "refused" in item:
+        message = {"size": "Item size has exceeded the maximum allowed size", "other": "secret is not valid"}
+        raise client_error("ValidationException", message[item["refused"]["S"]], "BatchWriteItem")
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses() -> Iterator[None]:
+    stamina.set_testing(True, attempts=100)
+    yield
+    stamina.set_testing(False)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> FakeDynamoDb:
+    fake = FakeDynamoDb(random.Random(1), 0)
+    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    return fake
+
+
+TABLE = DynamoDbTable.of(parse_address("dynamodb://fans?region=eu-west-1", "table"), "table")
+
+
+def item(number: int, **more: Any) -> dict[str, Any]:
+    return {"PK": f"USER#{number}", "SK": "LATEST", "n": number, **more}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["good", "size", "other"])), max_size=120),
+    st.floats(0, 0.4),
+    st.integers(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_of_a_throttled_batch_all_is_written_but_what_the_service_refuses(
+    monkeypatch: pytest.MonkeyPatch, plan: list[tuple[int, str]], trouble: float, seed: int
+) -> None:
+    fake = FakeDynamoDb(random.Random(seed), trouble)
+    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    last = {number: index for index, (number, _) in enumerate(plan)}
+    outcomes = TABLE.batch_put(
+        [
+            item(number, at=index, **({} if kind == "good" else {"refused": kind}))
+            for index, (number, kind) in enumerate(plan)
+        ]
+    )
+    reasons = {"size": "too_large", "other": "unsupported"}
+    for index, (number, kind) in enumerate(plan):
+        outcome = outcomes[index]
+        if last[number] != index or kind == "good":
+            assert outcome is None
+        else:
+            assert isinstance(outcome, Failure) and outcome.reason == reasons[kind]
+            assert "secret" not in outcome.error
+    written = {key: int(stored["at"]["N"]) for key, stored in fake.items.items()}
+    assert written == {
+        (f"USER#{number}", "LATEST"): index for number, index in last.items() if plan[index][1] == "good"
+    }
+
+
+def test_hundreds_of_items_meet_throttling_and_unprocessed_items_at_most_eight_requests_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeDynamoDb(random.Random(7), 0.4)
+    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    assert TABLE.batch_put([item(number) for number in range(900)]) == [None] * 900
+    assert len(fake.items) == 900
+    assert fake.throttled > 0 and fake.left > 0  # else this shows nothing
+    assert fake.busiest <= 8
+
+
+def test_requests_keep_to_16_mb_even_where_json_blows_items_up(service: FakeDynamoDb) -> None:
+    # The fake checks each request's size; 25 such items in one would be 60 MB.
+    assert TABLE.batch_put([item(number, v="\0" * 400_000) for number in range(26)]) == [None] * 26
+    assert len(service.items) == 26
+
+
+def test_an_endless_throttle_ends_in_an_error_that_names_the_table(service: FakeDynamoDb) -> None:
+    service.error = client_error("ProvisionedThroughputExceededException", "", "BatchWriteItem")
+    for write in (lambda: TABLE.batch_put([item(1), item(2)]), lambda: TABLE.put(item(1))):
+        with pytest.raises(BackendUnavailableError, match="--table: dynamodb://fans answers Provisioned"):
+            write()
+
+
+def test_items_left_for_ever_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDynamoDb(random.Random(1), 0)
+    monkeypatch.setattr(fake, "batch_write_item", lambda *, RequestItems: {"UnprocessedItems": RequestItems})
+    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    with pytest.raises(BackendUnavailableError, match="--table: dynamodb://fans is throttled for too long"):
+        TABLE.batch_put([item(1), item(2)])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "text"),
+    [
+        (EndpointConnectionError(endpoint_url="http://u:secret@h"), BackendUnavailableError, "out of reach"),
+        (client_error("ResourceNotFoundException", "", "x"), UsageError, "does not exist"),
+        (client_error("AccessDeniedException", "secret", "x"), UsageError, "refused"),
+        (client_error("ValidationException", "Missing the key PK in the item", "x"), UsageError, "PK"),
+        (client_error("ValidationException", "secret", "x"), UnsupportedItemError, "ValidationException"),
+    ],
+)
+def test_errors_are_ours_and_tell_no_data(
+    service: FakeDynamoDb, error: Exception, expected: type[Exception], text: str
+) -> None:
+    service.error = error
+    with pytest.raises(expected, match=text) as raised:
+        TABLE.put(item(1))
+    assert "secret" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_a_table_of_other_keys_is_no_fault_of_each_item(service: FakeDynamoDb) -> None:
+    service.error = client_error("ValidationException", "Type mismatch for key PK expected: N actual: S", "x")
+    with pytest.raises(UsageError, match="--table: dynamodb://fans has other keys"):
+        TABLE.batch_put([item(1), item(2)])
+
+
+def test_a_table_holds_its_address_only_and_pickles() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(TABLE)), DynamoDbTable)
+
+
+@pytest.mark.parametrize("text", ["dynamodb://", "dynamodb://ab", "dynamodb://a/b", "dynamodb://fans?regoin=x"])
+def test_a_wrong_address_names_the_setting(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--table: "):
+        DynamoDbTable.of(parse_address(text, "table"), "table")

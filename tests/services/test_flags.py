@@ -1,0 +1,195 @@
+"""Flags of a real Unleash server; outages by Toxiproxy between the two."""
+
+import json
+import logging
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fan_identity.io.flags import TOGGLE_PREFIX, TOKEN_ENV, UnleashFlags
+
+UNLEASH = "127.0.0.1:14242"
+TOXIPROXY = "http://127.0.0.1:18474"
+PATIENCE = 60
+USERS = [f"fan-{number:05d}" for number in range(2_000)]
+
+
+@pytest.fixture(autouse=True)
+def _needs(server: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    server("unleash")
+    monkeypatch.setenv(TOKEN_ENV, "default:development.unleash-test-token")
+
+
+def send(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None) -> None:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(
+        url, data, {"Content-Type": "application/json", "User-Agent": "tests", **(headers or {})}, method=method
+    )
+    with urllib.request.urlopen(asked, timeout=PATIENCE):
+        pass
+
+
+class Toggle:
+    """A toggle of the server, for a worker of a name of its own."""
+
+    def __init__(self, share: int | None = None) -> None:
+        self.worker = f"w-{uuid.uuid4().hex}"
+        self.path = f"/projects/default/features/{TOGGLE_PREFIX}{self.worker}"
+        self.admin("POST", "/projects/default/features", {"name": TOGGLE_PREFIX + self.worker, "type": "release"})
+        self.strategy = str(uuid.uuid4())
+        if share is not None:
+            self.add_share(share)
+
+    def admin(self, method: str, path: str, body: Any = None) -> None:
+        send(method, f"http://{UNLEASH}/api/admin{path}", body, {"Authorization": "*:*.unleash-admin-token"})
+
+    def add_share(self, share: int) -> None:
+        """Strategies add up, and a user is in where one says so: a greater share replaces a smaller one."""
+        parameters = {"rollout": str(share), "stickiness": "userId", "groupId": self.worker}
+        self.admin(
+            "POST",
+            f"{self.path}/environments/development/strategies",
+            {"name": "flexibleRollout", "parameters": parameters, "constraints": []},
+        )
+
+    def switch(self, state: str) -> None:
+        self.admin("POST", f"{self.path}/environments/development/{state}")
+
+
+@pytest.fixture
+def flags_at() -> Iterator[Callable[..., UnleashFlags]]:
+    """Makes flags, each with a client of its own."""
+    made: list[UnleashFlags] = []
+
+    def make(host: str = UNLEASH, **options: Any) -> UnleashFlags:
+        # A context's environment of its own keeps clients apart; no strategy here looks at it.
+        made.append(UnleashFlags.of(f"unleash+http://{host}/api?environment={uuid.uuid4().hex}", **options))
+        return made[-1]
+
+    yield make
+    for flags in made:
+        flags.close()
+    logging.getLogger("UnleashClient").handlers.clear()  # the next test's line is not one too soon after this one's
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_switch_is_seen(flags_at: Callable[..., UnleashFlags]):
+    toggle = Toggle(share=100)
+    flags = flags_at()
+    until(lambda: not flags.is_enabled(toggle.worker))
+    assert not flags.includes(toggle.worker, "fan-1")
+    for state in ("on", "off", "on"):
+        toggle.switch(state)
+        until(lambda state=state: flags.is_enabled(toggle.worker) is (state == "on"))
+        assert flags.includes(toggle.worker, "fan-1") is (state == "on")
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_an_unknown_toggle_has_the_default(flags_at: Callable[..., UnleashFlags], default: bool):
+    flags = flags_at(default=default)
+    assert flags.is_enabled(f"w-{uuid.uuid4().hex}") is default
+    assert flags.includes(f"w-{uuid.uuid4().hex}", "fan-1") is default
+
+
+def test_a_rollout_is_sticky_and_grows(flags_at: Callable[..., UnleashFlags]):
+    toggle = Toggle(share=30)
+    toggle.switch("on")
+    flags, others = flags_at(default=False), flags_at(default=False)
+    for each in (flags, others):
+        until(lambda each=each: each.is_enabled(toggle.worker))
+    included = {user for user in USERS if flags.includes(toggle.worker, user)}
+    assert 0.26 <= len(included) / len(USERS) <= 0.34
+    assert {user for user in USERS if others.includes(toggle.worker, user)} == included, "the same for each client"
+    toggle.add_share(60)
+    until(lambda: sum(flags.includes(toggle.worker, user) for user in USERS[:200]) > 90)
+    grown = {user for user in USERS if flags.includes(toggle.worker, user)}
+    assert 0.56 <= len(grown) / len(USERS) <= 0.64
+    assert included < grown
+
+
+@pytest.mark.parametrize("user", ["", "\0", "a" * 100_000, "\ud800", 'ü😀"\n', "{}"])
+def test_any_id_has_an_answer_that_stays(flags_at: Callable[..., UnleashFlags], user: str):
+    toggle = Toggle(share=50)
+    toggle.switch("on")
+    flags = flags_at(default=False)
+    until(lambda: flags.is_enabled(toggle.worker))
+    assert len({flags.includes(toggle.worker, user) for _ in range(5)}) == 1
+
+
+class Proxy:
+    """A Toxiproxy proxy before Unleash."""
+
+    def __init__(self) -> None:
+        self.name = f"unleash-{uuid.uuid4().hex}"
+        body = json.dumps({"name": self.name, "listen": "127.0.0.1:0", "upstream": UNLEASH}).encode()
+        asked = urllib.request.Request(f"{TOXIPROXY}/proxies", body, {"User-Agent": "tests"}, method="POST")
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+            self.address: str = json.load(answer)["listen"]
+
+    def enable(self, enabled: bool) -> None:
+        send("POST", f"{TOXIPROXY}/proxies/{self.name}", {"enabled": enabled, "listen": self.address})
+
+
+@pytest.fixture
+def proxy(server: Callable[[str], None]) -> Iterator[Proxy]:
+    server("toxiproxy")
+    made = Proxy()
+    yield made
+    send("DELETE", f"{TOXIPROXY}/proxies/{made.name}")
+
+
+def test_an_outage_keeps_what_was_known_last(
+    flags_at: Callable[..., UnleashFlags], proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    toggle = Toggle(share=100)
+    flags = flags_at(proxy.address, cache_folder=tmp_path)
+    until(lambda: not flags.is_enabled(toggle.worker))
+    proxy.enable(False)
+    toggle.switch("on")
+    until(lambda: "flag server cannot be asked" in caplog.text)
+    assert not flags.is_enabled(toggle.worker)
+    assert not flags.includes(toggle.worker, "fan-1")
+
+    flags.close()  # as after a restart in the outage: the file knows
+    assert not flags.is_enabled(toggle.worker)
+    assert not flags.includes(toggle.worker, "fan-1")
+    assert flags.is_enabled(f"w-{uuid.uuid4().hex}"), "and what it does not know has the default"
+
+    proxy.enable(True)
+    until(lambda: flags.is_enabled(toggle.worker))
+    assert flags.includes(toggle.worker, "fan-1")
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_nothing_known_in_an_outage_gives_the_default(
+    flags_at: Callable[..., UnleashFlags], proxy: Proxy, default: bool
+):
+    toggle = Toggle(share=100)
+    proxy.enable(False)
+    flags = flags_at(proxy.address, default=default)
+    assert flags.is_enabled(toggle.worker) is default
+    assert flags.includes(toggle.worker, "fan-1") is default
+    proxy.enable(True)
+    until(lambda: not flags.is_enabled(toggle.worker))
+
+
+def test_a_refused_token_is_said_without_it(
+    flags_at: Callable[..., UnleashFlags], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv(TOKEN_ENV, "default:development.wrong")
+    flags = flags_at()
+    assert flags.is_enabled("scoreUsers")
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("fan_identity")]
+    assert len(ours) == 1
+    assert "refuses the token" in ours[0] and "wrong" not in ours[0]

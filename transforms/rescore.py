@@ -1,0 +1,40 @@
+"""Rescoring: requests become scores of everyone they name."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
+
+from ..domain.records import Batch
+from ..io.backends import Backends
+from ..io.ports import ReceivedMessage
+from ..io.rescoring import Rescoring
+from .batches import BatchStep, BatchTransform, count, par_do
+
+
+@dataclass
+class RescoreUsers(BatchTransform):
+    """Works off ``Batch[ReceivedMessage]`` of rescore requests; counts ``scored`` and ``requests``."""
+
+    worker: str
+    backends: Backends
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return input_or_inputs | par_do(_Rescore(self.worker, self.backends))
+
+
+class _Rescore(BatchStep):
+    def __init__(self, worker: str, backends: Backends) -> None:
+        self._worker = worker
+        self._backends = backends
+
+    def setup(self) -> None:
+        backends = self._backends
+        self._rescoring = Rescoring(
+            self._worker, backends.open_table(), backends.open_cache(), backends.open_arai(), backends.open_model()
+        )
+
+    @override
+    def step(self, batch: Batch[ReceivedMessage]) -> Batch[ReceivedMessage]:
+        return self._rescoring.rescore(batch, count)
