@@ -1,11 +1,14 @@
 """Addresses: how every backend is named, ``scheme://target?option=value``."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 from .errors import UsageError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def parse_address(text: str, setting: str) -> Address:
         UsageError: it is none.
     """
     scheme, separator, rest = text.partition("://")
-    if not separator or not scheme.isalnum():
+    if not separator or not _SCHEME.fullmatch(scheme):
         raise UsageError(f"--{setting}: not an address; write for example sqlite:///fans.db")
     target, _, query = rest.partition("?")
     try:

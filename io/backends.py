@@ -82,6 +82,7 @@ class Backends:
         identity: the Identity Service, or None.
         flags: the flag server, or None.
         flags_default: what holds while the flag server was never reached.
+        flags_folder: where the last known flags are kept over a restart, or None.
         arai_max_age_ms: an ARAI item older than this is fetched anew.
         visibility_timeout_ms: of received messages.
     """
@@ -100,6 +101,7 @@ class Backends:
     identity: str | None = None
     flags: str | None = None
     flags_default: bool = True
+    flags_folder: str | None = None
     arai_max_age_ms: int = 86_400_000
     visibility_timeout_ms: int = 60_000
 
@@ -134,6 +136,7 @@ class Backends:
             identity=settings.identity,
             flags=settings.flags,
             flags_default=settings.flags_default,
+            flags_folder=settings.flags_folder,
             arai_max_age_ms=milliseconds(settings.arai_max_age),
             visibility_timeout_ms=milliseconds(settings.visibility_timeout),
         )
@@ -246,7 +249,7 @@ class Backends:
 
         table = open_table(self.arai, "arai", worker_named("scoreUsers").table_name)
         accounts = None if self.accounts is None else AccountsClient.of(self.accounts, "accounts")
-        return TableArai(table, accounts, max_age_ms=self.arai_max_age_ms)
+        return TableArai(table, accounts, max_age_ms=self.arai_max_age_ms, readers=_ARAI_READERS)
 
     def open_positions(self) -> PositionStore:
         """The committed positions of the source."""
@@ -278,12 +281,13 @@ class Backends:
 
     def open_flags(self) -> "Flags":
         """The flags; everything is on where there is no flag server."""
-        return open_flags(self.flags, self.flags_default)
+        return open_flags(self.flags, self.flags_default, self.flags_folder)
 
 
 QUEUES: Final = ("sqlite", "sqs", "pubsub")
 TABLES: Final = ("sqlite", "dynamodb")
 CACHES: Final = ("sqlite", "redis", "rediss", "redis-cluster", "rediss-cluster")
+_ARAI_READERS: Final = 16
 STREAMS: Final = ("kafka", "kinesis", "dynamodb-streams")
 MODELS: Final = ("file", "http", "https")
 
@@ -406,13 +410,13 @@ def open_scoring_model(text: str | None, setting: str = "model") -> ScoringModel
 
 
 @cache
-def open_flags(text: str | None, default: bool) -> "Flags":
+def open_flags(text: str | None, default: bool, folder: str | None) -> "Flags":
     """The flags of an address: ``unleash+https://host/api``; None for everything on."""
     from .flags import StaticFlags, UnleashFlags  # noqa: PLC0415
 
     if text is None:
         return StaticFlags()
-    return UnleashFlags.of(text, "flags", default=default)
+    return UnleashFlags.of(text, "flags", cache_folder=None if folder is None else Path(folder), default=default)
 
 
 def open_model(address: str | None) -> EmbeddedModel:

@@ -218,6 +218,7 @@ def client_properties(settings: KafkaSettings) -> dict[str, Any]:
         "client.id": "fan-identity",
         # librdkafka would write to standard error; what matters comes back as errors.
         "log_level": 0,
+        "reconnect.backoff.max.ms": 2_000,
         **dict(settings.properties),
         "bootstrap.servers": settings.brokers,
     }

@@ -73,6 +73,7 @@ class KafkaAdmin:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._trouble: KafkaError | None = None
+        self._trouble_at = 0.0
         properties: dict[str, Any] = {**client_properties(settings), "error_cb": self._note}
         with translated_configuration(settings):
             self._client: Any = AdminClient(properties)
@@ -80,7 +81,7 @@ class KafkaAdmin:
     def _note(self, error: KafkaError) -> None:
         """Keeps what librdkafka says between requests: it goes on trying and does not fail by itself."""
         if error.code() != _CODE._ALL_BROKERS_DOWN:  # says less than what came before it
-            self._trouble = error
+            self._trouble, self._trouble_at = error, time.monotonic()
 
     def partitions(self, seconds: float) -> list[int]:
         """The numbers of the topic's partitions.
@@ -166,18 +167,18 @@ class KafkaAdmin:
         return self._client.alter_consumer_group_offsets(request, request_timeout=seconds)[group]
 
     def _ask(self, begin: Callable[[float], Mapping[Key, "Future[Answer]"]], seconds: float) -> dict[Key, Answer]:
-        deadline = time.monotonic() + seconds
-        self._client.poll(0)
-        self._trouble = None  # what was in between requests is over
+        self._client.poll(0)  # what was between requests is not this one's
+        began = time.monotonic()
+        deadline = began + seconds
         try:
             for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=seconds, wait_max=1.0):
                 with attempt:
-                    return self._wait(begin(max(deadline - time.monotonic(), 0.1)))
+                    return self._wait(begin(max(deadline - time.monotonic(), 0.1)), began)
         except KafkaException as error:
             raise self._translated(error) from None
         raise AssertionError("a retried call returns or raises")
 
-    def _wait(self, futures: Mapping[Key, "Future[Answer]"]) -> dict[Key, Answer]:
+    def _wait(self, futures: Mapping[Key, "Future[Answer]"], began: float) -> dict[Key, Answer]:
         answers: dict[Key, Answer] = {}
         for key, future in futures.items():
             while key not in answers:
@@ -185,14 +186,14 @@ class KafkaAdmin:
                     answers[key] = future.result(_TURN_SECONDS)
                 except FutureTimeoutError:
                     self._client.poll(0)  # serves the callback that notes troubles
-                    if (error := self._refusal()) is not None:
+                    if (error := self._refusal(began)) is not None:
                         raise error from None
         self._trouble = None
         return answers
 
-    def _refusal(self) -> UsageError | None:
-        """An error where the brokers are there but will not have us: waiting does not mend it."""
-        code = None if self._trouble is None else self._trouble.code()
+    def _refusal(self, began: float = 0.0) -> UsageError | None:
+        """An error where the brokers, asked since ``began``, will not have us: waiting does not mend it."""
+        code = None if self._trouble is None or self._trouble_at < began else self._trouble.code()
         if code == _CODE._AUTHENTICATION:
             return UsageError(
                 f"--{self._settings.setting}: {self._settings.name} refuses the credentials; check "

@@ -227,7 +227,7 @@ class KafkaSession:
             )
         elif (partition, code) not in self._told:
             self._told.add((partition, code))
-            _log.warning("%s: partition %d: %s", self._settings.name, partition, error.name())
+            _log.warning("%s: partition %s: %s", self._settings.name, partition, error.name())
 
     def _recover(self) -> None:
         """Goes on at the first offset there is where the place to read at is gone, and says what was lost."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from .batching import batches
 from .errors import FanIdentityError
 from .inflight import Delivery, InFlight
 from .ports import ReceivedMessage
@@ -54,7 +53,10 @@ class Carrier(Protocol):
         ...
 
     def give_back(self, receipts: Sequence[str], delay_ms: int) -> None:
-        """Makes messages receivable after a delay, ignores unknown receipts; retries by itself."""
+        """Makes messages receivable after a delay, ignores unknown receipts; retries by itself.
+
+        Also called while the process ends, when no thread pool is left: in the calling thread.
+        """
         ...
 
 
@@ -219,8 +221,7 @@ class Prefetch:
     def _give_back_quietly(self, receipts: Sequence[str]) -> None:
         """Where this fails, the visibility timeout gives the messages back."""
         try:
-            # One call after the other: at the process's end no thread pool is left to share them out to.
-            for batch in batches(receipts, len, self._carrier.renewals_at_once, 1 << 18):
-                self._carrier.give_back(batch, 0)
+            if receipts:
+                self._carrier.give_back(receipts, 0)
         except FanIdentityError as error:
             _log.warning("messages could not be given back and stay hidden for a while: %s", error)

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         arai_max_age: ARAI older than this is fetched anew.
         identity: the Identity Service's address, told of verifications; None to tell nobody.
         flags: the Unleash server: ``unleash+https://host/api``; None for everything on.
+        flags_folder: where the last known flags are kept, so that they survive a restart while the server is away.
         flags_default: whether workers run while the flag server was never reached.
         horizon: activities older than this before ``now`` are rejected, written as ``7d``; None for no limit in bounded
             runs.
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     identity: str | None = None
     flags: str | None = None
     flags_default: bool = True
+    flags_folder: str | None = None
     horizon: timedelta | None = None
     internal_accounts: Annotated[frozenset[str], NoDecode] = frozenset()
     batch_size: int = Field(default=500, ge=1, le=10_000)

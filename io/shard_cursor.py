@@ -219,7 +219,7 @@ class ShardCursor:
         self._find_bound(page, entries)
         self._entries = entries
         self._next = 0
-        self.reached = self._reached_behind
+        self.reached = self._reached_behind and not entries
 
     def _passed_over(self, entries: list[Entry]) -> list[Entry]:
         """Empties entries that are too old, for services that cannot start at a time; they only move the position."""

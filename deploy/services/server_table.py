@@ -171,7 +171,7 @@ def _unleash(server: Server) -> Launch:
         "CHECK_VERSION": "false",
         "SEND_TELEMETRY": "false",
         "NODE_ENV": "production",
-        "LOG_LEVEL": "warn",
+        "LOG_LEVEL": "info",
     }
     return Launch(("node", str(server.program / "node_modules" / "unleash-server" / "dist" / "server.js")), environment)
 

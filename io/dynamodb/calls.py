@@ -12,7 +12,7 @@ from botocore.exceptions import ConnectionError as EndpointError  # pyright: ign
 from ..addresses import Address, check_options
 from ..aws import AWS_OPTIONS, THROTTLED, client, error_code, translated_errors
 from ..errors import BackendUnavailableError, UsageError
-from .values import Attribute, ItemTooLargeError, UnsupportedItemError, size_of
+from .values import Attribute, ItemTooLargeError, UnsupportedItemError
 
 BATCH_ITEMS: Final = 25
 """The most items of one BatchWriteItem."""
@@ -103,8 +103,8 @@ class TableCalls:
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
-    def write(self, items: Sequence[Attributes]) -> list[UnsupportedItemError | None]:
-        """Writes items of different keys, 25 a request and 8 requests at once.
+    def write(self, items: Sequence[tuple[Attributes, int]]) -> list[UnsupportedItemError | None]:
+        """Writes items of different keys, each given with its size in bytes, 25 a request and 8 requests at once.
 
         Returns:
             For each item None, or why DynamoDB will never take it; the others are written.
@@ -237,16 +237,17 @@ def in_parallel(do: Callable[[Job], Result], jobs: Sequence[Job], at_once: int) 
         return list(pool.map(do, jobs))
 
 
-def _batches(items: Sequence[Attributes]) -> Iterator[Sequence[Attributes]]:
-    start = total = 0
-    for index, item in enumerate(items):
-        size = size_of(item)
-        if index - start == BATCH_ITEMS or (index > start and total + size > _BATCH_BYTES):
-            yield items[start:index]
-            start, total = index, 0
+def _batches(items: Sequence[tuple[Attributes, int]]) -> Iterator[Sequence[Attributes]]:
+    batch: list[Attributes] = []
+    total = 0
+    for item, size in items:
+        if batch and (len(batch) == BATCH_ITEMS or total + size > _BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
         total += size
-    if start < len(items):
-        yield items[start:]
+    if batch:
+        yield batch
 
 
 def _is_passing(error: Exception) -> bool:

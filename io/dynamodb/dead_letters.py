@@ -76,7 +76,7 @@ class DynamoDbDeadLetters:
         pk = _PREFIX + letter.dead_letter_id
         fields, parts = _fields(letter)
         part_items = [
-            {"PK": {"S": pk}, "SK": {"S": f"PART#{number:04d}"}, "payload": {"B": part}}
+            ({"PK": {"S": pk}, "SK": {"S": f"PART#{number:04d}"}, "payload": {"B": part}}, len(part))
             for number, part in enumerate(parts, 1)
         ]
         for refused in self._calls.write(part_items):
@@ -100,7 +100,7 @@ class DynamoDbDeadLetters:
     ) -> bool:
         names = {f"#{name}": name for name in (*once, *always, "attempts", "redrivenAt")}
         values = {f":{name}": attribute_of(value) for name, value in {**once, **always, "limit": attempts}.items()}
-        sets = [f"#{name} = :{name}" for name in once] + [
+        sets = [f"#{name} = if_not_exists(#{name}, :{name})" for name in once] + [
             f"#{name} = :{name}" for name in always
         ]
         absent = "attribute_not_exists(#attempts) OR " if once else ""

@@ -59,7 +59,7 @@ class DynamoDbTable:
         Raises:
             UnsupportedItemError: DynamoDB can never hold it (ItemTooLargeError: it is over 400 KB).
         """
-        self._calls.call("put_item", Item=_prepared(item))
+        self._calls.call("put_item", Item=_prepared(item)[0])
 
     def batch_put(self, items: Sequence[Item]) -> list[Failure | None]:
         """Writes items, 25 a request and 8 requests at once; of items with the same keys the last one stays.
@@ -68,15 +68,15 @@ class DynamoDbTable:
             For each None, or why the table will never take it: ``too_large``, ``unsupported``. The others are written.
         """
         outcomes: list[Failure | None] = [None] * len(items)
-        last: dict[tuple[str, str], tuple[int, Attributes]] = {}
+        last: dict[tuple[str, str], tuple[int, tuple[Attributes, int]]] = {}
         for index, item in enumerate(items):
             try:
-                attributes = _prepared(item)
+                prepared = _prepared(item)
             except UnsupportedItemError as error:
                 outcomes[index] = _failure(error)
             else:
-                last[item["PK"], item["SK"]] = index, attributes
-        refused = self._calls.write([attributes for _, attributes in last.values()])
+                last[item["PK"], item["SK"]] = index, prepared
+        refused = self._calls.write([prepared for _, prepared in last.values()])
         for (index, _), error in zip(last.values(), refused, strict=True):
             outcomes[index] = error and _failure(error)
         return outcomes
@@ -95,7 +95,7 @@ class DynamoDbTable:
         by_key: dict[tuple[str, str], list[tuple[int, str, Attributes]]] = {}
         for index, (version, item) in enumerate(items):
             try:
-                attributes = _prepared(item, version)
+                attributes, _ = _prepared(item, version)
             except UnsupportedItemError as error:
                 outcomes[index] = _failure(error)
             else:
@@ -184,16 +184,18 @@ class DynamoDbTable:
         self._calls.create(stream=stream)
 
 
-def _prepared(item: Item, version: str | None = None) -> Attributes:
+def _prepared(item: Item, version: str | None = None) -> tuple[Attributes, int]:
+    """An item's attributes, and their size in bytes."""
     problem = key_problem(item.get("PK"), item.get("SK"))
     if problem is not None:
         raise UnsupportedItemError(problem)
     if VERSION_ATTRIBUTE in item:
         raise UnsupportedItemError(f"an item has no attribute {VERSION_ATTRIBUTE!r} of its own here")
     attributes = attributes_of(item if version is None else {**item, VERSION_ATTRIBUTE: version})
-    if size_of(attributes) > MAX_ITEM_BYTES:
+    size = size_of(attributes)
+    if size > MAX_ITEM_BYTES:
         raise ItemTooLargeError("the item is over 400 KB")
-    return attributes
+    return attributes, size
 
 
 def _failure(error: UnsupportedItemError) -> Failure:

@@ -93,11 +93,15 @@ class SqsCarrier:
         self._endpoint.call_in_batches("delete_message_batch", [{"ReceiptHandle": receipt} for receipt in receipts])
 
     def give_back(self, receipts: Sequence[str], delay_ms: int) -> None:
-        """Sets what is left of the messages' visibility timeout to the delay, rounded up to whole seconds."""
+        """Sets what is left of the messages' visibility timeout to the delay, rounded up to whole seconds.
+
+        The last first: a group is locked until its first message is visible, so its messages come again together.
+        """
         delay_s = min(-(-max(delay_ms, 0) // 1_000), MOST_VISIBILITY_S)
         self._endpoint.call_in_batches(
             "change_message_visibility_batch",
-            [{"ReceiptHandle": receipt, "VisibilityTimeout": delay_s} for receipt in receipts],
+            [{"ReceiptHandle": receipt, "VisibilityTimeout": delay_s} for receipt in reversed(receipts)],
+            one_after_the_other=True,
         )
 
 

@@ -114,8 +114,10 @@ class Endpoint:
         """The error for entries SQS did not take now."""
         return BackendUnavailableError(f"--{self.setting}: sqs://{self.name} answers {codes}")
 
-    def call_in_batches(self, operation: str, entries: Sequence[dict[str, Any]]) -> None:
-        """Calls a batch operation for all entries, ten at a time and batches side by side.
+    def call_in_batches(
+        self, operation: str, entries: Sequence[dict[str, Any]], *, one_after_the_other: bool = False
+    ) -> None:
+        """Calls a batch operation for all entries, ten at a time.
 
         What SQS refuses as the entry's fault (a receipt it no longer knows) is ignored; what it cannot do now is
         tried again.
@@ -123,13 +125,18 @@ class Endpoint:
         Args:
             operation: boto3's name of it.
             entries: as the operation takes them, without ``Id``.
+            one_after_the_other: batches in the entries' order; else side by side.
 
         Raises:
             UsageError: no access.
             BackendUnavailableError: at the deadline some were not done.
         """
         cut = list(batches(entries, lambda _: 1, MOST_ENTRIES, MOST_ENTRIES))
-        POOL.side_by_side(lambda batch: self._call_until_done(operation, batch), cut)
+        if not one_after_the_other:
+            POOL.side_by_side(lambda batch: self._call_until_done(operation, batch), cut)
+            return
+        for batch in cut:
+            self._call_until_done(operation, batch)
 
     def _call_until_done(self, operation: str, entries: Sequence[dict[str, Any]]) -> None:
         pending = list(entries)

@@ -37,8 +37,10 @@ class SqsQueue:
     Made without connecting. Thread-safe. Get it by ``of``: one a process, however often readers are rebuilt, so that
     they share its threads and what it holds.
 
-    Messages are fetched ahead, and one that is fetched counts as received once: with a redrive policy, set
-    ``maxReceiveCount`` to five or more, or restarts alone can push messages into the dead-letter queue.
+    Messages are fetched ahead, and SQS counts one that is fetched as received, also where it is given back unseen: at
+    a restart, or because one before it in its group was given back. So ``receive_count`` says of the first message of
+    a group alone how often it failed; and with a redrive policy ``maxReceiveCount`` should be well above the attempts
+    a worker makes, or SQS moves to the dead-letter queue what only stood behind a failing message.
     """
 
     def __init__(self, address: Address, setting: str, visibility_timeout_ms: int) -> None:

@@ -32,6 +32,7 @@ def backends(**settings):
         ("sqlite:///f.db?queue=q&table=t%20t", Address("sqlite", "/f.db", {"queue": "q", "table": "t t"})),
         ("redis://host:1/0", Address("redis", "host:1/0")),
         ("x://", Address("x", "")),
+        ("dynamodb-streams://t", Address("dynamodb-streams", "t")),
         ("x://a://b?", Address("x", "a://b")),
     ],
 )
@@ -39,7 +40,7 @@ def test_an_address_has_scheme_target_and_options(text, address):
     assert parse_address(text, "queue") == address
 
 
-@pytest.mark.parametrize("text", ["", "fans.db", "://x", "sqlite:/fans.db", "my scheme://x", "a-b://x"])
+@pytest.mark.parametrize("text", ["", "fans.db", "://x", "sqlite:/fans.db", "my scheme://x", "-b://x", "ä://x"])
 def test_what_is_no_address_is_told_by_its_setting(text):
     with pytest.raises(UsageError, match=r"^--queue: not an address; write for example sqlite:///fans\.db$"):
         parse_address(text, "queue")

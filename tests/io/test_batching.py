@@ -1,5 +1,7 @@
 """Cutting items into requests."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def test_batches_keep_every_item_in_order_within_both_limits(sizes, most, most_b
 @given(SIZES, st.integers(1, 10), st.integers(1, 300))
 def test_a_batch_ends_only_where_the_next_item_does_not_fit(sizes, most, most_bytes):
     cut = list(batches(sizes, lambda size: size, most, most_bytes))
-    for batch, following in zip(cut, cut[1:], strict=False):
+    for batch, following in itertools.pairwise(cut):
         assert len(batch) == most or sum(batch) + following[0] > most_bytes
 
 

@@ -60,7 +60,7 @@ class FakeFifo:
         return fetched
 
     def known(self, receipts: Sequence[str]) -> list[tuple[str, int]]:
-        """What receipts stand for; those of an earlier delivery, and of what is deleted or visible again, for nothing."""
+        """What receipts stand for: for nothing once the message is deleted, visible or delivered again."""
         found = [(receipt, *self.receipts[receipt]) for receipt in receipts]
         return [
             (group, number)
@@ -70,8 +70,7 @@ class FakeFifo:
 
     def extend(self, held: Sequence[tuple[str, float]]) -> list[str]:
         assert 0 < len(held) <= self.renewals_at_once
-        for receipt, age in held:
-            assert age >= VISIBILITY_S / 2
+        assert all(age >= VISIBILITY_S / 2 for _, age in held)
         known = {number for _, number in self.known([receipt for receipt, _ in held])}
         for number in known:
             self.invisible_until[number] = self.now + VISIBILITY_S
@@ -236,6 +235,17 @@ def test_what_was_delivered_anew_while_in_work_is_deleted_with_the_old_receipt(s
     queue.send("a")
     prefetch.fetch_once()
     assert [message.body for message in prefetch.receive(1)] == [b"1"]
+
+
+def test_what_lapsed_while_it_waited_here_is_handed_out_once_as_delivered_last():
+    queue = FakeFifo()
+    queue.send("a")
+    queue.send("a")
+    prefetch = prefetch_of(queue)
+    prefetch.fetch_once()
+    queue.now += VISIBILITY_S
+    prefetch.fetch_once()
+    assert [(message.body, message.receive_count) for message in prefetch.receive(10)] == [(b"0", 2), (b"1", 2)]
 
 
 @pytest.mark.parametrize("in_work", [0, 1])

@@ -1,4 +1,4 @@
-"""Sending to SQS against a queue that fails in every way SQS can: nothing lost, nothing twice, no group out of order."""
+"""Sending to SQS, which fails in every way it can: nothing lost, nothing twice, no group out of order."""
 
 import random
 import threading
@@ -111,7 +111,10 @@ def test_whatever_fails_each_message_arrives_once_and_in_its_groups_order(groups
     expected = defaultdict(list)
     for index, (sent, outcome) in enumerate(zip(entries, outcomes, strict=True)):
         if index in refused:
-            assert outcome in (Failure("refused", "InvalidMessageContents"), Failure("refused", "InvalidParameterValue"))
+            assert outcome in (
+                Failure("refused", "InvalidMessageContents"),
+                Failure("refused", "InvalidParameterValue"),
+            )
         else:
             assert outcome is SendOutcome.SENT
             expected[sent.group_id].append(sent.body.decode())
@@ -230,7 +233,10 @@ def test_what_stays_out_of_reach_is_an_error_and_nothing_is_sent_behind_it():
 
     sender = sender_to(call)
     entries = [entry("held", "first"), entry("held", "second"), *(entry(f"g{n}", f"g{n}") for n in range(40))]
-    with stamina.set_testing(True, attempts=3), pytest.raises(BackendUnavailableError, match="--queue: sqs://q.fifo"):
+    with (
+        stamina.set_testing(True, attempts=3),
+        pytest.raises(BackendUnavailableError, match=r"^--queue: sqs://q\.fifo"),
+    ):
         sender.send(entries)
     assert held.is_set()
     assert not any(group == "held" for group, _ in queue.taken)

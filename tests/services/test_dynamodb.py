@@ -516,6 +516,8 @@ def test_letters_behave_as_in_sqlite(
         both("get", beginning)
     both("write", [letter(0xAB << 120)])
     assert both("get", "ab").letter == letter(0xAB << 120)
+    both("mark_redriven", [letter(0xAB << 120).dead_letter_id])
+    assert both("get", "ab").redriven_at_ms == 4_000
 
 
 def test_letters_share_a_table_with_scores_and_neither_sees_the_other(

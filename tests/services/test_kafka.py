@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import random
 import subprocess
 import sys
 import time
@@ -102,6 +103,16 @@ def open_reader(
     source: KafkaStream, positions: Mapping[str, str] | None = None, *, share: Share = ALL, bounded: bool = False
 ) -> KafkaReader:
     return source.open(share, positions or {}, nothing_committed, bounded=bounded)
+
+
+def open_patiently(source: KafkaStream, positions: Mapping[str, str] | None = None) -> KafkaReader:
+    """Opens where the address itself allows little time: a slow machine is no outage."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            return open_reader(source, positions)
+        except BackendUnavailableError:
+            assert time.monotonic() < deadline
 
 
 def read(reader: KafkaReader, done: Callable[[Records], bool], limit: int = 500) -> dict[str, list[RawRecord]]:
@@ -218,6 +229,21 @@ def test_a_handed_over_consumer_goes_back_where_an_older_checkpoint_says(make_to
         "0": numbers(100, 300),
         "1": numbers(250, 300),
     }
+
+
+def test_a_consumer_moved_back_and_forth_gives_nothing_of_where_it_was(make_topic: Callable[..., str]) -> None:
+    topic = make_topic(2)
+    produce(topic, {0: numbers(0, 3_000), 1: numbers(0, 3_000)})
+    source = stream(topic)
+    places = random.Random(7)
+    for _ in range(40):
+        positions = {"0": str(places.randrange(2_900)), "1": str(places.randrange(2_900))}
+        reader = open_reader(source, positions)
+        found = read(reader, count(places.randrange(1, 150)), limit=places.choice([1, 10, 500]))
+        for name, records in found.items():
+            start = int(positions[name])
+            assert bodies(records) == numbers(start, start + len(records))
+        reader.close()
 
 
 def test_a_partition_added_while_reading_is_read_from_its_beginning(
@@ -341,7 +367,8 @@ def test_transactions_are_read_committed_and_their_markers_do_not_hold_the_end_b
     assert not markers_left.ended()
     assert read_to_end(markers_left) == {}
     producer.commit_transaction(DEADLINE_SECONDS)
-    assert bodies(read_to_end(open_reader(source, {"0": "8"}, bounded=True))["0"]) == [b"open"]
+    # The broker writes the marker after it answered: only an unbounded read waits for it.
+    assert bodies(read(open_reader(source, {"0": "8"}), count(1))["0"]) == [b"open"]
 
 
 def test_tombstones_empty_and_large_records(make_topic: Callable[..., str]) -> None:
@@ -444,7 +471,8 @@ def test_a_commit_that_fails_is_logged_once_and_goes_along_with_the_next(
         for position in ("2", "3"):
             store.commit("w", source_of(address, "0"), position)
             assert not store.flush(DEADLINE_SECONDS)
-    assert [record.getMessage().count("committing offsets failed") for record in caplog.records] == [1]
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "committing offsets failed" in line]) == 1
     member.close()
     while not store.flush(DEADLINE_SECONDS):
         assert time.monotonic() < deadline
@@ -517,7 +545,7 @@ def test_a_topic_deleted_while_it_is_read_is_an_error_after_the_time_allowed(
     make_topic: Callable[..., str], admin: AdminClient
 ) -> None:
     topic = make_topic()
-    reader = open_reader(stream(topic, "discover_seconds=1&unreachable_seconds=1"))
+    reader = open_patiently(stream(topic, "discover_seconds=1&unreachable_seconds=5"))
     for future in admin.delete_topics([topic]).values():
         future.result(DEADLINE_SECONDS)
     with pytest.raises(UsageError, match="does not exist"):
@@ -554,16 +582,19 @@ def test_librdkafka_says_nothing_itself_and_a_process_ends_with_a_reader_open_an
     assert committed_offsets(topic, group, 1) == {0: 5}
 
 
-def toxiproxy(method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
+def toxiproxy(method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{TOXIPROXY}{path}", data=data, method=method)
     with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as response:
-        response.read()
+        return response.read()
 
 
 @pytest.fixture
 def proxy(server: Callable[[str], None]) -> Iterator[str]:
     server("toxiproxy")
+    for left, settings in json.loads(toxiproxy("GET", "/proxies")).items():
+        if settings["listen"] == PROXIED:  # of a run that was killed
+            toxiproxy("DELETE", f"/proxies/{left}")
     name = f"kafka-{uuid.uuid4().hex}"
     toxiproxy("POST", "/proxies", {"name": name, "listen": PROXIED, "upstream": "127.0.0.1:19094"})
     yield name
@@ -589,7 +620,7 @@ def test_an_outage_that_lasts_is_an_error_and_the_next_reader_goes_on(
     topic = make_topic(1)
     produce(topic, {0: numbers(0, 10)})
     source = stream(topic, "discover_seconds=1&unreachable_seconds=2", broker=PROXIED)
-    reader = open_reader(source)
+    reader = open_patiently(source)
     read(reader, count(10))
     toxiproxy("POST", f"/proxies/{proxy}", {"enabled": False})
     with pytest.raises(BackendUnavailableError, match="out of reach"):
@@ -597,4 +628,4 @@ def test_an_outage_that_lasts_is_an_error_and_the_next_reader_goes_on(
     reader.close()
     toxiproxy("POST", f"/proxies/{proxy}", {"enabled": True})
     produce(topic, {0: numbers(10, 20)})
-    assert bodies(read(open_reader(source, reader.positions()), count(10))["0"]) == numbers(10, 20)
+    assert bodies(read(open_patiently(source, reader.positions()), count(10))["0"]) == numbers(10, 20)
