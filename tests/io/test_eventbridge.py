@@ -25,7 +25,7 @@ class FakeBus:
         self.put: list[str] = []
         self.requests: list[list[dict[str, str]]] = []
 
-    def put_events(self, *, Entries):  # noqa: N803 - boto3's name
+    def put_events(self, *, Entries):
         self.requests.append(Entries)
         if self.fails():
             raise EndpointConnectionError(endpoint_url="http://x")

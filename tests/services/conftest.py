@@ -162,6 +162,7 @@ class System:
     def __init__(self, unique: Callable[[str], str]) -> None:
         self._unique = unique
         self._tables: list[str] = []
+        self.prefix = unique("fan")
         self.settings: dict[str, str] = dict(_AWS)
         self.sqs: Any = boto3.client("sqs", endpoint_url=SQS)
         self.dynamodb: Any = boto3.client("dynamodb", endpoint_url=DYNAMODB)

@@ -66,5 +66,5 @@ def test_events_reach_the_rules_queue_and_come_out_of_their_envelope(routed):
 
 
 def test_a_missing_bus_is_a_mistake_named_with_its_setting():
-    with pytest.raises(UsageError, match="^--events: eventbridge://nothing does not exist"):
+    with pytest.raises(UsageError, match=r"^--events: eventbridge://nothing does not exist"):
         EventBridgeBus.of(Address("eventbridge", "nothing", OPTIONS), "events").check()

@@ -1,5 +1,6 @@
 """Pub/Sub on Google's own fake server: ordering keys, acknowledgement, nack, deadlines, misuse."""
 
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -63,9 +64,8 @@ def topics() -> Iterator[Topics]:
     topics = Topics()
     yield topics
     for queue in topics.opened:
-        queue.stop_receiving()
-    for queue in topics.opened:
-        queue.close()
+        # Nobody waits for fetches under way.
+        threading.Thread(target=queue.close, daemon=True).start()
 
 
 def entry(group: str, body: str) -> QueueEntry:

@@ -64,9 +64,8 @@ def queues(sqs: Any) -> Iterator[Queues]:
     queues = Queues(sqs)
     yield queues
     for queue in queues.opened:
-        queue.stop_receiving()
-    for queue in queues.opened:
-        queue.close()
+        # Nobody waits for fetches under way.
+        threading.Thread(target=queue.close, daemon=True).start()
 
 
 def address(name: str, **options: str) -> Address:

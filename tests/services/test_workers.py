@@ -14,10 +14,14 @@ USERS = 20
 NUMBER = 200
 
 
-def activities(now=None):
-    """Activities by time, each user's every 20th, with the key they travel under."""
-    now = now or int(time.time() * 1_000) - 60_000
-    return [(f"fan-{n % USERS}", record(n, f"fan-{n % USERS}", now + n)) for n in range(NUMBER)]
+def activities(system):
+    """Activities by time, each user's every 20th, with the key they travel under.
+
+    Users are the test's own: the cache is one for all tests.
+    """
+    now = int(time.time() * 1_000) - 60_000
+    users = [f"{system.prefix}-{n}" for n in range(USERS)]
+    return [(users[n % USERS], record(n, users[n % USERS], now + n)) for n in range(NUMBER)]
 
 
 def record(number, user, time_ms, kind="login"):
@@ -66,7 +70,7 @@ def assert_scored(system, numbers):
 def test_kafka_to_scores_with_dead_letters_and_rejections(cli, remote, server):
     server("kafka")
     topic = remote.topic()
-    remote.produce(topic, [*activities(), ("x", b"broken"), ("x", record(900, "", 1_718_366_400_000))])
+    remote.produce(topic, [*activities(remote), ("x", b"broken"), ("x", record(900, "", 1_718_366_400_000))])
     counts = run(cli, remote, "enqueueFromStream", "--source", topic, code=1)
     assert counts["read"] == NUMBER + 2
     assert (counts["enqueued"], counts["rejected.blank_user"], counts["dead_lettered.malformed"]) == (NUMBER, 1, 1)
@@ -81,13 +85,11 @@ def test_kafka_to_scores_with_dead_letters_and_rejections(cli, remote, server):
     assert run(cli, remote, "enqueueFromStream", "--source", topic).get("read", 0) == 0
 
 
-@pytest.mark.parametrize(
-    "worker", ["enqueueFromPurchaseStream", "enqueueFromVfStream", "enqueueFromSQJourneyStream"]
-)
+@pytest.mark.parametrize("worker", ["enqueueFromPurchaseStream", "enqueueFromVfStream", "enqueueFromSQJourneyStream"])
 def test_kinesis_to_the_queue(cli, remote, server, worker):
     server("kinesalite")
     stream = remote.stream()
-    remote.put_records(stream, activities())
+    remote.put_records(stream, activities(remote))
     counts = run(cli, remote, worker, "--source", stream)
     assert (counts["read"], counts["enqueued"]) == (NUMBER, NUMBER)
     assert remote.depth(remote.settings["queue"]) == NUMBER
@@ -103,7 +105,7 @@ def test_demand_events_are_scored_on_demand_and_staging_sees_everything(cli, rem
         staging_table=staging_table,
         staging_model=remote.settings["model"],
     )
-    remote.put_records(stream, activities()[:50])
+    remote.put_records(stream, activities(remote)[:50])
     assert run(cli, remote, "enqueueFromDemandStream", "--source", stream)["enqueued"] == 50
     assert remote.depth(remote.settings["staging_queue"]) == 0, "on-demand requests are not staged"
     remote.send(remote.settings["on_demand_queue"], b'{"globalUserId":"fan-now"}')
@@ -129,9 +131,10 @@ def test_an_arai_change_scores_its_user(cli, remote, server):
     opened.put({"PK": "USER#fan-3", "SK": "OTHER", "type": "note"})
     source = table.replace("dynamodb://", "dynamodb-streams://")
     counts = run(cli, remote, "scoreUsers", "--source", source)
-    assert (counts["read"], counts["scored"], counts["rejected.other_change"]) == (4, 3, 1)
+    assert counts["scored"] == 3
+    # What scoring wrote are changes too, and none of them is ARAI; how many of them this run saw is chance.
+    assert counts["read"] == 3 + counts["rejected.other_change"]
     assert [item["activityType"] for item in remote.items(table)] == ["araiChange"] * 3
-    # What scoring wrote are changes too, and none of them is ARAI.
     again = run(cli, remote, "scoreUsers", "--source", source)
     assert again.get("scored", 0) == 0
 
@@ -193,7 +196,7 @@ def test_both_halves_stream_and_drain(cli, remote, server):
     topic = remote.topic()
     enqueuing = cli.start("run", "enqueueFromStream", "--source", topic, "--streaming", "--json", env=remote.env)
     scoring = cli.start("run", "scoreUsers", "--streaming", "--json", env=remote.env)
-    remote.produce(topic, activities())
+    remote.produce(topic, activities(remote))
     scoring.until(lambda: len(remote.items(remote.settings["table"])) == NUMBER, "all are scored")
     for running in (enqueuing, scoring):
         running.signal(2)
@@ -206,7 +209,7 @@ def test_a_worker_killed_and_started_again_loses_nothing(cli, remote, server):
     server("kafka")
     remote.use(batch_size="10", visibility_timeout="2s")
     topic = remote.topic()
-    remote.produce(topic, activities())
+    remote.produce(topic, activities(remote))
     arguments = ("run", "enqueueFromStream", "--source", topic, "--streaming", "--json")
     for reached in (1, NUMBER // 2):
         running = cli.start(*arguments, env=remote.env)

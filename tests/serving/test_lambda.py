@@ -203,13 +203,26 @@ def test_what_is_no_event_is_refused_in_one_line(settings, event):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["Records", "records", "eventSource", "kinesis", "data", "body", "messageId", "dynamodb", "eventName", "value"]
-            ),
-            inner,
-            max_size=4,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "Records",
+                        "records",
+                        "eventSource",
+                        "kinesis",
+                        "data",
+                        "body",
+                        "messageId",
+                        "dynamodb",
+                        "eventName",
+                        "value",
+                    ]
+                ),
+                inner,
+                max_size=4,
+            )
         ),
         max_leaves=12,
     ).filter(lambda value: isinstance(value, dict))

@@ -19,8 +19,8 @@ from fan_identity.io.backends import Backends
 from fan_identity.io.errors import BackendUnavailableError
 from fan_identity.io.ports import QueueEntry, ReceivedMessage, ScoringRequest
 from fan_identity.io.settings import Settings
-from fan_identity.transforms.finish import Acknowledge, WriteDeadLetters
 from fan_identity.io.steps import MAX_RECEIVES, decode_messages, group_of
+from fan_identity.transforms.finish import Acknowledge, WriteDeadLetters
 from fan_identity.transforms.score import DecodeMessages, FetchArai, PersistScores, ScoreUsers
 
 NOW = 1_718_366_400_000
