@@ -26,6 +26,8 @@ AWS_OPTIONS: Final = frozenset({"region", "endpoint"})
 _CONNECT_SECONDS: Final = 3
 _READ_SECONDS: Final = 30
 _ATTEMPTS: Final = 5
+_OWN_ATTEMPTS: Final = {"sqs": 2}
+"""Of services whose module tries again itself, with a deadline."""
 _POOL: Final = 64
 
 _ABSENT: Final = frozenset(
@@ -86,7 +88,7 @@ def _client(service: str, region: str | None, endpoint: str | None) -> Any:
     config = Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": _OWN_ATTEMPTS.get(service, _ATTEMPTS)},
         max_pool_connections=_POOL,
         tcp_keepalive=True,
     )

@@ -19,6 +19,7 @@ from .ports import (
     Checked,
     DeadLetterArchive,
     MessageQueue,
+    OfTwoKinds,
     PositionStore,
     ScoringModel,
     Stream,
@@ -164,16 +165,22 @@ class Backends:
             UsageError: one does not exist, or credentials or region are wrong; names the setting.
             BackendUnavailableError: one is out of reach.
         """
-        parts: list[object] = [self.open_queue(), self.open_staging_queue(), self.open_dead_letters()]
+        worker, queue, staging = worker_named(self.worker), self.open_queue(), self.open_staging_queue()
+        reads_changes = worker.kind is not Kind.ENQUEUE and self.source is not None
+        parts: list[object] = [staging, self.open_dead_letters()]
+        if not reads_changes:
+            parts.append(queue)
         if self.reads_queue:
             parts.append(self.open_source_queue())
         elif self.source is not None and scheme_of(self.source) in STREAMS:
             parts.append(self.open_stream())
-        if worker_named(self.worker).kind is not Kind.ENQUEUE:
+        if worker.kind is not Kind.ENQUEUE:
             parts += [self.open_table(), self.open_cache()]
         for part in parts:
             if isinstance(part, Checked):
                 part.check()
+            if worker.keeps_order is not None and part in (queue, staging) and isinstance(part, OfTwoKinds):
+                part.expect_fifo(worker.keeps_order)
 
     def open_queue(self) -> MessageQueue:
         """The queue."""

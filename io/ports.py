@@ -51,6 +51,19 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class OfTwoKinds(Protocol):
+    """A queue service that has queues that keep order and queues that do not."""
+
+    def expect_fifo(self, fifo: bool) -> None:
+        """Checks which kind the queue is.
+
+        Raises:
+            UsageError: the other one; names the setting.
+        """
+        ...
+
+
 class SendOutcome(Enum):
     """What became of an entry."""
 

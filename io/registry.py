@@ -29,6 +29,8 @@ class Worker:
         table_name: of that table where one store holds all.
         model_setting: the setting that names its model.
         writes_cache: whether it writes the ARM cache.
+        keeps_order: whether what it sends has to stay in order per user: then its queue is FIFO, else it must not be.
+            None for a worker that sends nothing.
         feeds_staging: whether it sends to the staging worker's queue too, where there is one.
     """
 
@@ -41,24 +43,28 @@ class Worker:
     table_name: str = "fanIdentityTable"
     model_setting: str = "model"
     writes_cache: bool = True
+    keeps_order: bool | None = None
     feeds_staging: bool = False
+
+
+def _enqueuing(name: str, what: str) -> Worker:
+    return Worker(name, Kind.ENQUEUE, f"{what} to accountActivityQueue", keeps_order=True, feeds_staging=True)
 
 
 WORKERS: dict[str, Worker] = {
     worker.name: worker
     for worker in (
-        Worker("enqueueFromStream", Kind.ENQUEUE, "user activities to accountActivityQueue", feeds_staging=True),
-        Worker("enqueueFromPurchaseStream", Kind.ENQUEUE, "purchases to accountActivityQueue", feeds_staging=True),
-        Worker("enqueueFromVfStream", Kind.ENQUEUE, "VerifiedFan events to accountActivityQueue", feeds_staging=True),
-        Worker(
-            "enqueueFromSQJourneyStream", Kind.ENQUEUE, "journey events to accountActivityQueue", feeds_staging=True
-        ),
+        _enqueuing("enqueueFromStream", "user activities"),
+        _enqueuing("enqueueFromPurchaseStream", "purchases"),
+        _enqueuing("enqueueFromVfStream", "VerifiedFan events"),
+        _enqueuing("enqueueFromSQJourneyStream", "journey events"),
         Worker(
             "enqueueFromDemandStream",
             Kind.ENQUEUE,
             "demand events to onDemandScoringQueue",
             queue_setting="on_demand_queue",
             queue_name="onDemandScoringQueue",
+            keeps_order=False,
         ),
         Worker(
             "scoreUsers", Kind.SCORE, "queued activities, or ARAI changes, to the fan identity table and the ARM cache"

@@ -226,7 +226,7 @@ class ShardReader:
                 del self._blocked[shard_id]
                 self._ask_at = 0.0
                 continue
-            unfinished = [parent for parent in parents[:1] if not self._is_finished(parent)]
+            unfinished = [parent for parent in parents if not self._is_finished(parent)]
             if not unfinished:
                 del self._blocked[shard_id]
             elif now - since > _LONG_WAIT_SECONDS and not all(self._is_being_read(parent) for parent in unfinished):

@@ -1,5 +1,6 @@
 """How batches cross between steps and how steps count."""
 
+import contextlib
 import pickle
 from typing import Any
 
@@ -9,11 +10,14 @@ from apache_beam.metrics.metric import Metrics
 from typing_extensions import override
 
 from ..domain.records import Batch
+from ..io.errors import FanIdentityError
+from ..io.ports import MessageQueue
 
 NAMESPACE = "fan_identity"
 """Of every counter; ``Ledger.of`` reads them by name."""
 
 _BYTES_PER_ITEM = 600
+_AFTER_A_FAILURE_MS = 1_000
 
 
 class BatchCoder(coders.Coder):
@@ -70,15 +74,33 @@ def count(name: str, number: int) -> None:
         Metrics.counter(NAMESPACE, name).inc(number)
 
 
+received_from: dict[str, MessageQueue] = {}
+"""By address the queues this process receives from; a fused pipeline fails where it received."""
+
+
+def _give_back(batch: Batch[Any]) -> None:
+    """Gives a failed batch's messages back: as long as this process lives, nobody else would see them."""
+    queue = received_from.get(batch.source)
+    if queue is not None and batch.receipts:
+        # What made the step fail may make this fail too; then they come back when their visibility ends.
+        with contextlib.suppress(FanIdentityError):
+            queue.release(batch.receipts, _AFTER_A_FAILURE_MS)
+
+
 class BatchStep(beam.DoFn):
-    """A DoFn from one batch to the next."""
+    """A DoFn from one batch to the next. A batch whose step fails goes back to its queue, and the bundle fails."""
 
     def process(self, element: Any) -> Any:
         """Passes on what ``step`` makes of the batch.
 
         Without types, since Beam would take ``Batch[Any]`` for another type than ``Batch``.
         """
-        yield self.step(element)
+        try:
+            done = self.step(element)
+        except Exception:
+            _give_back(element)
+            raise
+        yield done
 
     def step(self, batch: Batch[Any]) -> Batch[Any]:
         """The batch one step further."""

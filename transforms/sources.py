@@ -27,8 +27,8 @@ from typing_extensions import override
 from ..domain.records import Batch, RawRecord
 from ..io.backends import Backends, scheme_of
 from ..io.files import FileFormat, FileRange, LineTail, read_range
-from ..io.ports import ReceivedMessage
-from .batches import BatchCoder, BatchTransform, count, par_do
+from ..io.ports import MessageQueue, ReceivedMessage
+from .batches import BatchCoder, BatchTransform, count, par_do, received_from
 
 _POLL_SECONDS = 0.01
 """How often a waiting source looks for data; bounds the latency it adds."""
@@ -138,7 +138,7 @@ class _Drain(beam.DoFn):
         self._looks = 1 if scheme_of(backends.source_queue) == "sqlite" else _EMPTY_LOOKS
 
     def setup(self) -> None:
-        self._queue = self._backends.open_source_queue()
+        self._queue = _receive_from(self._backends)
 
     def process(self, element: int) -> Iterator[Batch[ReceivedMessage]]:
         del element
@@ -360,7 +360,7 @@ class _QueueReader(PollingReader):
     def __init__(self, backends: Backends, source: _QueueSource) -> None:
         super().__init__(source.pace)
         self._backends = backends
-        self._queue = backends.open_source_queue()
+        self._queue = _receive_from(backends)
         self._flags = backends.open_flags()
         self._limit = source.limit
 
@@ -370,6 +370,12 @@ class _QueueReader(PollingReader):
             return None  # switched off: messages wait
         messages = self._queue.receive(self._limit)
         return _received(self._backends, messages) if messages else None
+
+
+def _receive_from(backends: Backends) -> MessageQueue:
+    queue = backends.open_source_queue()
+    received_from[backends.source_queue] = queue
+    return queue
 
 
 def _received(backends: Backends, messages: Sequence[ReceivedMessage]) -> Batch[ReceivedMessage]:

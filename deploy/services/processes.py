@@ -75,6 +75,8 @@ def spawn(launch: Launch, folder: Path) -> int:
     new = folder / "pid.new"
     new.write_text(f"{process.pid} {_started(process.pid)}\n")
     new.replace(folder / "pid")
+    while process.poll() is None and not _command_line(process.pid):
+        time.sleep(0.001)  # for an instant a program that begins has no command line, and would not be known as ours
     return process.pid
 
 
@@ -117,6 +119,7 @@ def end(folder: Path, mark: str, first: signal.Signals = signal.SIGTERM) -> bool
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if alive(folder) is None:
+                _reap()  # it may have ended since alive() did
                 (folder / "pid").unlink(missing_ok=True)
                 return True
             time.sleep(0.02)
@@ -125,16 +128,21 @@ def end(folder: Path, mark: str, first: signal.Signals = signal.SIGTERM) -> bool
 
 def _reap() -> None:
     """Lets processes that this one started and that ended go."""
-    _children[:] = [child for child in _children if child.poll() is None]
+    for child in list(_children):
+        child.poll()
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in ticks since boot; None for one that is gone or only waits to be reaped."""
+    """When a process started, in ticks since boot; None for one that is gone or only waits to be reaped.
+
+    While threads of a dead process are still ending, it is not gone: they may hold its port.
+    """
     try:
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state in "ZX" else int(others[18])
+    state, threads, started = fields[0], int(fields[17]), int(fields[19])
+    return None if state in "ZX" and threads <= 1 else started
 
 
 def _command_line(pid: int) -> str:

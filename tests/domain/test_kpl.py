@@ -53,6 +53,7 @@ def test_user_records_come_in_order() -> None:
     assert user_records(aggregate(b"one", b"", b"three")) == [b"one", b"", b"three"]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=50))
 def test_whatever_was_put_in_comes_out(data: list[bytes]) -> None:
     assert user_records(aggregate(*data)) == data
@@ -127,7 +128,7 @@ def test_more_user_records_than_could_be_activities_are_refused(monkeypatch: pyt
         user_records(aggregate(*[b"x"] * 4))
 
 
-@settings(max_examples=500)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_taken_apart_or_refused(body: bytes) -> None:
     try:
@@ -138,7 +139,7 @@ def test_any_bytes_are_taken_apart_or_refused(body: bytes) -> None:
         assert sum(map(len, records)) <= len(body)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), st.lists(st.binary(max_size=20), min_size=1, max_size=5))
 def test_one_changed_byte_is_seen(data: st.DataObject, content: list[bytes]) -> None:
     whole = bytearray(aggregate(*content))
@@ -148,7 +149,7 @@ def test_one_changed_byte_is_seen(data: st.DataObject, content: list[bytes]) -> 
         user_records(bytes(whole))
 
 
-@settings(max_examples=500)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), st.lists(st.binary(max_size=20), min_size=1, max_size=5))
 def test_sealed_again_a_changed_byte_does_no_harm(data: st.DataObject, content: list[bytes]) -> None:
     body = bytearray(aggregate(*content)[len(MAGIC) : -16])

@@ -1,5 +1,6 @@
 """Readers of shards over a stream in memory that splits, merges, trims, throttles and expires. No server."""
 
+import random
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -759,38 +760,40 @@ def test_end_time_behind_a_reshard_is_found_in_the_children() -> None:
 
 # -- everything at once
 
-_OPERATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("put"), st.integers(10, 30)),
-        st.tuples(st.just("put"), st.integers(10, 30)),
-        st.tuples(st.just("split"), st.integers(0, 20)),
-        st.tuples(st.just("merge"), st.integers(0, 20)),
-        st.tuples(st.just("poll"), st.integers(0, 2)),
-        st.tuples(st.just("poll"), st.integers(0, 2)),
-        st.tuples(st.just("poll"), st.integers(0, 2)),
-        st.tuples(st.just("crash"), st.integers(0, 2)),
-        st.tuples(st.just("restart"), st.integers(0, 2)),
-        st.tuples(st.just("expire"), st.just(0)),
-        st.tuples(st.just("throttle"), st.integers(0, 20)),
-        st.tuples(st.just("wait"), st.integers(1, 10)),
-    ),
-    min_size=25,  # short ones are what hypothesis likes best, and show nothing
-    max_size=60,
-)
+_OPERATIONS = {
+    "put": 4,
+    "poll": 6,
+    "split": 1,
+    "merge": 1,
+    "crash": 1,
+    "restart": 1,
+    "expire": 1,
+    "throttle": 1,
+    "wait": 1,
+}
+"""What may happen, and how often beside the others."""
 
 
 class Ledger:
     """Writes numbered records of several keys, reads them with several readers, notes the order of effects."""
 
-    def __init__(self, readers: int, *, commits: bool, data: st.DataObject) -> None:
+    def __init__(self, seed: int, *, most_readers: int, commits: bool) -> None:
+        self.random = random.Random(seed)
+        readers = self.random.randint(1, most_readers)
         self.bench = Bench(2)
         self.stream = self.bench.stream
+        self.stream.page_entries = self.random.randint(1, 4)
         self.commits = commits
-        self.data = data
         self.written: dict[str, int] = {}
         self.effects: dict[str, list[int]] = {}
         self.readers = [self.bench.reader(Share(index, readers)) for index in range(readers)]
         self.checkpoints: list[dict[str, str]] = [{} for _ in range(readers)]
+
+    def run(self, operations: int) -> None:
+        for name in self.random.choices(list(_OPERATIONS), list(_OPERATIONS.values()), k=operations):
+            getattr(self, name)(self.random.randint(0, 20))
+        self.finish()
+        self.check()
 
     def put(self, number: int) -> None:
         for n in range(number):
@@ -812,7 +815,7 @@ class Ledger:
     def poll(self, number: int) -> bool:
         """One poll, its batch's effects, their commit, and a checkpoint: as a fused pipeline does it."""
         at = number % len(self.readers)
-        batch = self.readers[at].poll(self.data.draw(st.integers(1, 5)))
+        batch = self.readers[at].poll(self.random.randint(1, 5))
         if batch is None:
             return False
         for body in bodies([batch]):
@@ -827,7 +830,7 @@ class Ledger:
         """A batch is read and lost; the reader is opened again from its checkpoint, or from what is committed."""
         at = number % len(self.readers)
         self.readers[at].poll(5)
-        keep = not self.commits or self.data.draw(st.booleans())
+        keep = not self.commits or self.random.random() < 0.5
         self.reopen(at, self.checkpoints[at] if keep else {})
 
     def restart(self, number: int) -> None:
@@ -849,6 +852,7 @@ class Ledger:
         self.bench.clock.pause(float(number))
 
     def finish(self) -> None:
+        self.stream.failures.clear()  # else a shard might be left alone for longer than is waited here
         idle = 0
         while idle < 50:
             came = [self.poll(index) for index in range(len(self.readers))]
@@ -861,29 +865,17 @@ class Ledger:
             assert first_time == list(range(number)), key
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data(), _OPERATIONS, st.integers(1, 3), st.integers(1, 4))
-def test_no_key_loses_a_record_or_its_order_whatever_happens(
-    data: st.DataObject, operations: list[tuple[str, int]], readers: int, page: int
-) -> None:
-    ledger = Ledger(readers, commits=True, data=data)
-    ledger.stream.page_entries = page
-    for name, number in operations:
-        getattr(ledger, name)(number)
-    ledger.finish()
-    ledger.check()
+# A seed stands for a history: drawn one by one, operations are few and lopsided, and show nothing.
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**32))
+def test_no_key_loses_a_record_or_its_order_whatever_happens(seed: int) -> None:
+    Ledger(seed, most_readers=3, commits=True).run(60)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data(), _OPERATIONS)
-def test_order_holds_for_one_reader_though_nothing_is_ever_committed(
-    data: st.DataObject, operations: list[tuple[str, int]]
-) -> None:
-    ledger = Ledger(1, commits=False, data=data)
-    for name, number in operations:
-        getattr(ledger, name)(number)
-    ledger.finish()
-    ledger.check()
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**32))
+def test_order_holds_for_one_reader_though_nothing_is_ever_committed(seed: int) -> None:
+    Ledger(seed, most_readers=1, commits=False).run(60)
 
 
 def _poll(reader: ShardReader, limit: int = 100) -> StreamRecords:
