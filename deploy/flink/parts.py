@@ -108,7 +108,7 @@ SAVEPOINTS: Final = CHECKPOINTS.with_name("savepoints")
 
 
 def _flink(part: Part, main: str, *arguments: str, memory: tuple[str, ...]) -> Launch:
-    log = f"-Dlog4j.configurationFile=file://{CONF / 'log4j.properties'}"
+    log = (f"-Dlog4j.configurationFile={(CONF / 'log4j.properties').as_uri()}", f"-Dlog.file={part.run / 'log'}")
     folders = {
         "io.tmp.dirs": str(part.data / "tmp"),
         "blob.storage.directory": str(part.data / "blobs"),
@@ -117,7 +117,7 @@ def _flink(part: Part, main: str, *arguments: str, memory: tuple[str, ...]) -> L
     }
     for name in ("tmp", "blobs"):
         (part.data / name).mkdir(parents=True, exist_ok=True)
-    java = ("java", *memory, "-XX:+UseSerialGC", *_OPEN, log, "-cp", str(part.folder / "lib" / "*"), main)
+    java = ("java", *memory, "-XX:+UseSerialGC", *_OPEN, *log, "-cp", str(part.folder / "lib" / "*"), main)
     return Launch(
         (*java, "--configDir", str(CONF), *(f"-D{key}={value}" for key, value in folders.items()), *arguments)
     )
@@ -147,7 +147,8 @@ def _jobserver(part: Part) -> Launch:
     }
     flags = tuple(f"--{name}={value}" for name, value in arguments.items())
     main = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-    return Launch(("java", "-Xmx512m", "-XX:+UseSerialGC", *_OPEN, "-cp", str(part.folder / "lib" / "*"), main, *flags))
+    classes = f"{part.folder / 'classes'}:{part.folder / 'lib' / '*'}"  # ours first
+    return Launch(("java", "-Xmx512m", "-XX:+UseSerialGC", *_OPEN, "-cp", classes, main, *flags))
 
 
 def _workers(part: Part) -> Launch:
@@ -178,7 +179,10 @@ def _is_registered(port: int) -> bool:
 
 
 _FLINK: Final = FlinkLibraries("1.16.3")
-_BEAM: Final = Maven(("org.apache.beam:beam-runners-flink-1.16:2.50.0", "org.slf4j:slf4j-simple:1.7.30"))
+_BEAM: Final = Maven(
+    ("org.apache.beam:beam-runners-flink-1.16:2.50.0", "org.slf4j:slf4j-simple:1.7.30"),
+    launcher=HERE / "loopback" / "ServerFactory.java",
+)
 
 PARTS: Final = (
     Part(
