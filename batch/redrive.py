@@ -5,19 +5,23 @@ goes back into the queue. What fails again stays a dead letter with one more att
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from ..domain.activity import MalformedRecordError
-from ..domain.records import Batch, DeadLetter, RawRecord
+from ..domain.arai_changes import select_arai_response
+from ..domain.messages import encode_message
+from ..domain.records import Batch, DeadLetter, Failure, RawRecord
 from ..domain.scorable import ScorableRules, rejection
 from ..io import access_log
-from ..io.backends import Backends
+from ..io.backends import STREAMS, Backends, scheme_of
 from ..io.ports import QueueEntry, StoredDeadLetter
 from ..io.registry import WORKERS, Kind
 from ..io.steps import decode_activities, facts_with_user, group_of, queue_entry
+
+_UNKNOWN_WORKERS = "enqueueFromStream"  # letters of a worker that is no more are records all the same
 
 
 @dataclass(frozen=True)
@@ -35,38 +39,54 @@ class RedriveResult:
     failed: int = 0
 
 
-def redrive(letters: Sequence[StoredDeadLetter], rules: ScorableRules, backends: Backends) -> RedriveResult:
+def redrive(
+    letters: Sequence[StoredDeadLetter], rules: ScorableRules, backends_of: Callable[[str], Backends]
+) -> RedriveResult:
     """Sends letters again and marks those that got through.
 
     Marked only after the queue has them: a run killed in between sends them twice, and scoring twice changes nothing.
 
+    Args:
+        letters: of any workers.
+        rules: what is scorable.
+        backends_of: the backends of a worker, by its name.
+
     Raises:
-        BackendUnavailableError: the store cannot be read or written.
+        BackendUnavailableError: a backend cannot be read or written.
     """
     request_id = uuid.uuid4().hex
     result = RedriveResult()
     for stored in letters:
-        if _is_message(stored):
-            result = _requeue(stored, backends, result)
-        else:
+        worker = WORKERS.get(stored.letter.worker)
+        backends = backends_of(stored.letter.worker if worker else _UNKNOWN_WORKERS)
+        if worker is None or worker.kind is Kind.ENQUEUE:
             result = _enqueue(stored, request_id, rules, backends, result)
+        else:
+            result = _requeue(stored, backends, result)
     return result
-
-
-def _is_message(stored: StoredDeadLetter) -> bool:
-    worker = WORKERS.get(stored.letter.worker)
-    return worker is not None and worker.kind is Kind.SCORE
 
 
 def _requeue(stored: StoredDeadLetter, backends: Backends, result: RedriveResult) -> RedriveResult:
     letter = stored.letter
+    body = letter.payload
+    if scheme_of(letter.source) in STREAMS:
+        # A change record goes back as what it asks for: a message to score its user.
+        try:
+            change = select_arai_response(body, letter.request_id)
+        except MalformedRecordError:
+            change = None
+        if change is None:
+            return replace(result, failed=result.failed + 1)
+        body = encode_message(change.message)
     entry = QueueEntry(
-        group_id=group_of(letter.payload),
+        group_id=group_of(body),
         # Its own id for each attempt: the message's would still be known as a duplicate.
         deduplication_id=f"{letter.dead_letter_id}/{letter.attempts}",
-        body=letter.payload,
+        body=body,
     )
-    backends.open_queue().send([entry])
+    (outcome,) = backends.open_queue().send([entry])
+    if isinstance(outcome, Failure):
+        return replace(result, failed=result.failed + 1)
     backends.open_dead_letters().mark_redriven([letter.dead_letter_id])
     return replace(result, queued=result.queued + 1)
 
@@ -87,7 +107,9 @@ def _enqueue(
         letters.mark_redriven([letter.dead_letter_id])
         return replace(result, rejected=result.rejected + 1)
     backends.open_arai().observe([facts_with_user(record)])
-    backends.open_queue().send([queue_entry(record, request_id, letter.worker)])
+    (outcome,) = backends.open_queue().send([queue_entry(record, request_id, letter.worker)])
+    if isinstance(outcome, Failure):
+        return replace(result, failed=result.failed + 1)
     letters.mark_redriven([letter.dead_letter_id])
     return replace(result, queued=result.queued + 1)
 

@@ -40,6 +40,9 @@ _DISCOVER_SECONDS: Final = 5
 _EMPTY_PAGES_TO_END: Final = 5
 """A read of an open shard ends after so many. Amazon's own adapter for the Kinesis library is content with one."""
 
+_TIME_PRECISION_MS: Final = 60_000
+"""Creation times are rounded down, to the second now, to the minute formerly and by DynamoDB Local."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{3,255}", re.ASCII)
 _CHANGE_FIELDS: Final = ("Keys", "NewImage", "OldImage", "SequenceNumber", "StreamViewType")
 _json = msgspec.json.Encoder(order="deterministic")  # binary values become base64
@@ -110,6 +113,7 @@ class _TableShards:
         self.discover_seconds = float(int_option(address, setting, "discover_seconds", _DISCOVER_SECONDS, least=1))
         self.busy_seconds = 0.0
         self.idle_seconds = int_option(address, setting, "poll_ms", _POLL_MS) / 1_000
+        self.time_precision_ms = _TIME_PRECISION_MS
         self.empty_pages_to_end = _EMPTY_PAGES_TO_END
         self._arn = ""
         self._finding = threading.Lock()

@@ -113,6 +113,7 @@ class _KinesisShards:
         self.discover_seconds = float(int_option(address, setting, "discover_seconds", _DISCOVER_SECONDS, least=1))
         self.busy_seconds = int_option(address, setting, "poll_ms", _POLL_MS) / 1_000
         self.idle_seconds = self.busy_seconds
+        self.time_precision_ms = 0
         self.empty_pages_to_end = 1  # pages do say whether they caught up
         arn = _ARN.fullmatch(address.target)
         self._arn = {} if arn is None else {"StreamARN": address.target}

@@ -141,7 +141,8 @@ class ShardCursor:
         """Starts a read."""
         if self._iterator is None:
             self._expected = self._start.sequence
-            self._not_older_ms = self._start.time_ms or self._not_older_ms
+            if self._start.kind is StartKind.AT_TIMESTAMP:
+                self._not_older_ms = self._start.time_ms - self._source.time_precision_ms
         self._not_before = now + self._source.busy_seconds
         self.pending = pool.submit(_fetch, self._source, self.shard_id, self._iterator, self._start)
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from botocore.exceptions import ClientError  # pyright: ignore[reportMissingTypeStubs]
+from botocore.exceptions import ClientError, ParamValidationError  # pyright: ignore[reportMissingTypeStubs]
 
 from .addresses import Address
 from .aws import THROTTLED, error_code, error_of, translated_errors
@@ -38,6 +38,10 @@ def shard_errors(setting: str, address: Address, start: Start | None = None) -> 
     with translated_errors(setting, address):
         try:
             yield
+        except ParamValidationError:
+            if at_sequence:  # too short or too long: not one of the service's
+                raise TrimmedError from None
+            raise
         except ClientError as error:
             code = error_code(error)
             if code == _EXPIRED:

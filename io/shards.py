@@ -175,6 +175,11 @@ class ShardSource(Protocol):
         """After how many empty pages in a row a shard counts as read up, where pages do not say ``caught_up``."""
         ...
 
+    @property
+    def time_precision_ms(self) -> int:
+        """How much earlier than it was a record may be said to have arrived."""
+        ...
+
     def list_shards(self) -> Listing:
         """All shards.
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -26,6 +26,9 @@ from ..transforms.sources import IN_PROCESS, Pace, draining
 from . import local_worker
 
 _LOCAL_RUNNERS: Final = ("DirectRunner", "PrismRunner")
+_KNOWN_FLAGS: Final = (*_LOCAL_RUNNERS, "DataflowRunner")
+"""Runners all of whose flags Beam's Python knows; Flink's are asked for when the job is submitted."""
+
 _OUR_ERRORS: Final = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (UsageError, BackendUnavailableError)}
 _STEP: Final = re.compile(r" \[while running '[^\n]*'\]$")  # what Beam adds to an exception's message
 _ERROR_LINE: Final = re.compile(
@@ -33,22 +36,27 @@ _ERROR_LINE: Final = re.compile(
 )  # the last line of a traceback
 
 
-def parse_beam_flags(flags: Sequence[str], *, prism: str | None, streaming: bool = False) -> PipelineOptions:
+def parse_beam_flags(
+    flags: Sequence[str], *, prism: str | None, streaming: bool = False, job: str = ""
+) -> PipelineOptions:
     """Reads Beam's own flags (what follows ``--`` on the command line).
 
     Args:
         flags: such as ``--runner=PrismRunner``.
         prism: the Prism binary from our settings, or None to search PATH.
         streaming: the run goes on until stopped; a cluster's runner wants to know.
+        job: its name on a cluster, where the flags give none.
 
     Raises:
-        UsageError: a flag no runner on this machine knows (Beam itself would ignore it), or a value that does not fit.
+        UsageError: a flag the runner does not know (Beam itself would ignore it), or a value that does not fit.
     """
     # Worker processes would tell of their life on standard error; errors come back to us anyway.
     flags = ["--default_sdk_harness_log_level=ERROR", *flags]
     options = PipelineOptions(flags)
-    if streaming and _runner_name(options) not in _LOCAL_RUNNERS:
-        options = PipelineOptions([*flags, "--streaming"])
+    if _runner_name(options) not in _LOCAL_RUNNERS:
+        named = any(flag.partition("=")[0] == "--job_name" for flag in flags)
+        flags = [*flags, *(["--streaming"] if streaming else []), *([] if named or not job else [f"--job_name={job}"])]
+        options = PipelineOptions(flags)
     parsers: list[Any] = []
     said = io.StringIO()
     try:
@@ -59,7 +67,7 @@ def parse_beam_flags(flags: Sequence[str], *, prism: str | None, streaming: bool
         problem = said.getvalue().strip().rpartition("error: ")[2]
         raise UsageError(f"the Beam options after -- do not fit: {problem}") from None
     runner = _runner_name(options)
-    if unknown and runner in _LOCAL_RUNNERS:
+    if unknown and runner in _KNOWN_FLAGS:
         raise UsageError(f"Beam has no option {unknown[0].partition('=')[0]}; the options after -- are Beam's own")
     if runner == "PrismRunner" and not any(flag.startswith("--prism_location") for flag in flags):
         return PipelineOptions([*flags, f"--prism_location={find_prism(prism)}", "--prism_log_level=error"])
@@ -89,6 +97,15 @@ def pace_of(options: PipelineOptions) -> Pace:
     return IN_PROCESS if _runner_name(options) == "DirectRunner" else Pace()
 
 
+def runs_here(options: PipelineOptions) -> bool:
+    """Whether a pipeline runs in this process or in others that end with it; on a cluster, it outlives us."""
+    if _runner_name(options) in _LOCAL_RUNNERS:
+        return True
+    from .clusters import runs_embedded  # noqa: PLC0415 - only where it is used
+
+    return runs_embedded(_runner_name(options), options)
+
+
 def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> dict[str, int]:
     """Builds and runs a pipeline to its end.
 
@@ -97,25 +114,40 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
         options: from ``parse_beam_flags``.
 
     Returns:
-        Our counters, by name.
+        Our counters, by name; none where nothing was run (a template for Dataflow was written).
 
     Raises:
-        UsageError, BackendUnavailableError: what a worker raised, on whichever process it ran.
+        UsageError, BackendUnavailableError: what a worker raised, on whichever process it ran, or why a cluster ended
+            the job.
+        JobGoesOnError: Ctrl-C, while a cluster ran the job.
         RuntimeError: any other failure, with Beam's text.
     """
+    # Imported where it is used: it brings Beam's clients of job servers.
+    from .clusters import failure, going_on  # noqa: PLC0415
+
     options = copy.deepcopy(options)  # making the runner changes them, and the caller runs two pipelines with them
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
+    runner, here = _runner_name(options), runs_here(options)
+    result: Any = None  # Beam's results have no types
     try:
         with _without_tracebacks():
-            result: Any = pipeline.run()  # Beam's results have no types
+            result = pipeline.run()
             result.wait_until_finish()
+    except KeyboardInterrupt:
+        if here:
+            raise
+        raise going_on(runner, options, result) from None
     except Exception as error:
         text = str(error)
         ours = type(error)(_STEP.sub("", text)) if isinstance(error, FanIdentityError) else _our_error(text)
         if ours is None:
-            raise
+            if here:
+                raise
+            ours = failure(text)
         raise ours from error
+    if not getattr(result, "has_job", True):
+        return {}
     counts: dict[str, int] = {}
     for counter in result.metrics().query()["counters"]:
         metric = counter.key.metric
@@ -148,6 +180,10 @@ def _runner(options: PipelineOptions) -> PipelineRunner:
         from .prism import DetachedPrismRunner  # noqa: PLC0415 - only where it is used
 
         return DetachedPrismRunner()
+    if name in ("PortableRunner", "FlinkRunner"):
+        from .clusters import StrictFlinkRunner, StrictPortableRunner  # noqa: PLC0415 - only where it is used
+
+        return StrictPortableRunner() if name == "PortableRunner" else StrictFlinkRunner()
     try:
         return create_runner(name)
     except ValueError as error:
@@ -187,6 +223,15 @@ def _our_error(text: str) -> FanIdentityError | None:
     if not found:
         return None
     return _OUR_ERRORS[found[-1].group(1)](_STEP.sub("", found[-1].group(2)))
+
+
+def end_on_signal(options: PipelineOptions) -> AbstractContextManager[None]:
+    """While in the block, Ctrl-C and SIGTERM drain what runs here, and leave to a cluster what runs there."""
+    if runs_here(options):
+        return drain_on_signal()
+    from .clusters import leave_on_signal  # noqa: PLC0415 - only where it is used
+
+    return leave_on_signal()
 
 
 @contextmanager

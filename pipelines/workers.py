@@ -129,5 +129,7 @@ def _stream(settings: Settings, backends: Backends, pace: Pace | None) -> BatchT
 
 def _messages(settings: Settings, backends: Backends, pace: Pace | None) -> BatchTransform:
     if pace is None:
+        if scheme_of(backends.source_queue) == "pubsub":
+            raise UsageError("Pub/Sub does not say when a subscription is empty: add --streaming")
         return DrainQueue(backends, settings.batch_size)
     return ReadFromQueue(backends, settings.batch_size, settings.splits, pace)

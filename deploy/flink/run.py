@@ -1,6 +1,6 @@
-"""Fetches, starts and stops a Flink cluster, Beam's job servers and its Python workers: ``start|stop|restart|status [NAME...]``.
+"""Fetches, starts and stops a Flink cluster, Beam's job servers and its Python workers.
 
-All of them without a name. One line for each on standard output; what cannot be had is named on standard error. Exit
+``run.py start|stop|restart|status [NAME...]``: all of them without a name. One line for each on standard output; what cannot be had is named on standard error. Exit
 code 0 if all went well, 1 if not, 2 for wrong usage. See docs/running-on-flink.md.
 """
 
@@ -34,7 +34,8 @@ def start(parts: Sequence[Part]) -> bool:
         Whether all of them serve.
     """
     with _only_one():
-        return all([_start_one(part) for part in parts])
+        states = [_start_one(part) for part in parts]  # all of them, whatever becomes of one
+    return all(states)
 
 
 def stop(parts: Sequence[Part]) -> bool:
@@ -44,7 +45,8 @@ def stop(parts: Sequence[Part]) -> bool:
         Whether none of ours is left.
     """
     with _only_one():
-        return all([_stop_one(part) for part in reversed(parts)])
+        states = [_stop_one(part) for part in reversed(parts)]
+    return all(states)
 
 
 def restart(parts: Sequence[Part]) -> bool:

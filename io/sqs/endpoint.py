@@ -9,6 +9,7 @@ import stamina
 
 from ..addresses import Address, int_option
 from ..aws import THROTTLED, client, translated_errors
+from ..aws_json import json_client
 from ..batching import batches
 from ..errors import BackendUnavailableError, UsageError
 from ..worker_pool import WorkerPool
@@ -96,13 +97,23 @@ class Endpoint:
 
     def read_attributes(self, *names: str) -> dict[str, str]:
         """Attributes as SQS has them now; errors as with ``url``."""
-        return dict(self.call("get_queue_attributes", AttributeNames=list(names))["Attributes"])
+        url, sqs = self.url, self.client  # boto3 tries it a few times
+        with translated_errors(self.setting, self.address):
+            return dict(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"])
 
     def call(self, operation: str, **parameters: Any) -> Any:
-        """Calls SQS once (as boto3 does: it repeats what failed on the way a few times); errors as with ``url``."""
-        url, sqs = self.url, self.client
+        """Calls SQS once; errors as with ``url``."""
         with translated_errors(self.setting, self.address):
-            return getattr(sqs, operation)(QueueUrl=url, **parameters)
+            return self.call_bare(operation, **parameters)
+
+    def call_bare(self, operation: str, **parameters: Any) -> Any:
+        """Calls SQS once.
+
+        Raises:
+            ClientError, BotoCoreError: as boto3.
+            UsageError, BackendUnavailableError: as ``url``, where that is not known yet.
+        """
+        return json_client(self.client).call(operation, {"QueueUrl": self.url, **parameters})
 
     def retrying(self) -> Any:
         """Retries of stamina: exponential backoff with jitter until the deadline, for BackendUnavailableError."""

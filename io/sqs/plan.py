@@ -46,9 +46,9 @@ class Plan:
         self._waiting[outgoing.key].append(outgoing)
 
     @property
-    def ready(self) -> bool:
-        """Whether a message may travel now."""
-        return bool(self._ready)
+    def ready(self) -> int:
+        """How many messages may travel now."""
+        return len(self._ready)
 
     def next_batch(self, *, partial: bool) -> list[Outgoing]:
         """The next messages to travel together; [] where none are ready, or too few for a full batch.

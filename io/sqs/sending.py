@@ -2,8 +2,9 @@
 
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from queue import SimpleQueue
+from concurrent.futures import Future, wait
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,7 @@ from ...domain.records import Failure
 from ..aws import error_code, translated_errors
 from ..errors import BackendUnavailableError
 from ..ports import QueueEntry, SendOutcome
-from .endpoint import POOL, Endpoint, failed_entry
+from .endpoint import MOST_ENTRIES, POOL, Endpoint, failed_entry
 from .plan import Outgoing, Plan
 
 # SQS API reference, SendMessage: what a message's body and its ids may consist of.
@@ -43,11 +44,10 @@ class _Settled(msgspec.Struct, gc=False):
     outcome: str | Failure  # the message id SQS gave it, or why it refused it
 
 
-class _Ended(msgspec.Struct, gc=False):
-    error: BaseException | None
-
-
-_Report = Callable[[_Settled | _Ended], None]
+_Attempt = Callable[
+    [Sequence[Outgoing]], tuple[list[_Settled], list[Outgoing], BackendUnavailableError | None]
+]
+"""Sends a batch once: what was settled, what is to be sent again, and why, or None where nothing is."""
 
 
 class Sender:
@@ -55,15 +55,15 @@ class Sender:
 
     Args:
         endpoint: the queue.
-        call: how a batch is sent; boto3 where None.
+        call: how a batch is sent; to SQS where None.
     """
 
     def __init__(self, endpoint: Endpoint, call: SendCall | None = None) -> None:
         self._endpoint = endpoint
-        self._call = call or self._call_boto3
+        self._call = call or self._call_sqs
 
-    def _call_boto3(self, entries: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
-        return self._endpoint.client.send_message_batch(QueueUrl=self._endpoint.url, Entries=entries)
+    def _call_sqs(self, entries: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
+        return self._endpoint.call_bare("send_message_batch", Entries=entries)
 
     def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
         """Sends entries; a group's arrive in their order.
@@ -107,7 +107,7 @@ class Sender:
             body = entry.body.decode()
         except UnicodeDecodeError:
             return Failure("unsendable", "the message is not UTF-8")
-        if not body or _FORBIDDEN.search(body):
+        if not body or not (body.isascii() and body.isprintable()) and _FORBIDDEN.search(body):
             return Failure("unsendable", "the message is empty or has characters that SQS forbids")
         most = self._endpoint.attributes.most_bytes
         if len(entry.body) > most:
@@ -124,60 +124,12 @@ class Sender:
         return Outgoing(index, entry.group_id, len(entry.body), fields)
 
     def _run(self, plan: Plan) -> list[_Settled]:
-        settled: list[_Settled] = []
-        reports: SimpleQueue[_Settled | _Ended] = SimpleQueue()
-        stop = threading.Event()
-        error: BaseException | None = None
-        travelling = 0
-        while True:
-            while error is None and travelling < POOL.size:
-                batch = plan.next_batch(partial=travelling < _PARTIAL_IN_FLIGHT)
-                if not batch:
-                    break
-                travelling += 1
-                if travelling == 1 and not plan.ready:  # nothing to do beside it
-                    self._deliver(batch, reports.put, stop)
-                else:
-                    POOL.submit(self._deliver, batch, reports.put, stop)
-            if not travelling:
-                break
-            report = reports.get()
-            if isinstance(report, _Settled):
-                settled.append(report)
-                plan.settle(report.outgoing)
-                continue
-            travelling -= 1
-            if report.error is not None:
-                error = error or report.error
-                stop.set()
-        if error is not None:
-            raise error
-        return settled
-
-    def _deliver(self, batch: Sequence[Outgoing], report: _Report, stop: threading.Event) -> None:
-        """Sends a batch until all of it is settled; reports each entry as soon as it is, and the end."""
-        pending = list(batch)
-        error: BaseException | None = None
-        try:
-            for attempt in self._endpoint.retrying():
-                with attempt:
-                    if stop.is_set():
-                        break
-                    pending, reason = self._attempt(pending, report)
-                    if reason is not None:
-                        raise reason
-        except BaseException as failed:  # raised again in the caller's thread
-            error = failed
-        report(_Ended(error))
+        return _Sending(plan, self._attempt, self._endpoint.retrying).run()
 
     def _attempt(
-        self, batch: Sequence[Outgoing], report: _Report
-    ) -> tuple[list[Outgoing], BackendUnavailableError | None]:
-        """Sends a batch once.
-
-        Returns:
-            The entries to send again, and why, or None where there are none.
-        """
+        self, batch: Sequence[Outgoing]
+    ) -> tuple[list[_Settled], list[Outgoing], BackendUnavailableError | None]:
+        """See ``_Attempt``."""
         entries = [{"Id": str(number), **outgoing.entry} for number, outgoing in enumerate(batch)]
         try:
             with translated_errors(self._endpoint.setting, self._endpoint.address):
@@ -186,32 +138,110 @@ class Sender:
                 except ClientError as error:
                     if error_code(error) not in _ENTRY_FAULTS:
                         raise
-                    return self._attempt_apart(batch, error_code(error), report)
+                    return self._attempt_apart(batch, error_code(error))
         except BackendUnavailableError as error:
-            return list(batch), error
+            return [], list(batch), error
         again = dict(enumerate(batch))
+        settled: list[_Settled] = []
         code = "without saying what became of every message"
         for entry in response.get("Successful", ()):
-            report(_Settled(again.pop(int(entry["Id"])), str(entry["MessageId"])))
+            settled.append(_Settled(again.pop(int(entry["Id"])), str(entry["MessageId"])))
         for entry in response.get("Failed", ()):
             number, failed_code, at_fault = failed_entry(entry)
             if at_fault:
-                report(_Settled(again.pop(number), Failure("refused", failed_code)))
+                settled.append(_Settled(again.pop(number), Failure("refused", failed_code)))
             else:
                 code = failed_code
-        return list(again.values()), self._endpoint.busy(code) if again else None
+        return settled, list(again.values()), self._endpoint.busy(code) if again else None
 
     def _attempt_apart(
-        self, batch: Sequence[Outgoing], code: str, report: _Report
-    ) -> tuple[list[Outgoing], BackendUnavailableError | None]:
+        self, batch: Sequence[Outgoing], code: str
+    ) -> tuple[list[_Settled], list[Outgoing], BackendUnavailableError | None]:
         """Sends each entry of a refused batch by itself, so that the entry at fault takes no other with it."""
         if len(batch) == 1:
-            report(_Settled(batch[0], Failure("refused", code)))
-            return [], None
+            return [_Settled(batch[0], Failure("refused", code))], [], None
+        settled: list[_Settled] = []
         again: list[Outgoing] = []
         reason: BackendUnavailableError | None = None
         for outgoing in batch:
-            failed, reason_of_one = self._attempt([outgoing], report)
-            again += failed
-            reason = reason_of_one or reason
-        return again, reason
+            settled_one, again_one, reason_one = self._attempt([outgoing])
+            settled += settled_one
+            again += again_one
+            reason = reason_one or reason
+        return settled, again, reason
+
+
+class _Sending:
+    """The batches of one send, on their way in several threads, the caller's among them.
+
+    Each thread takes batches from the plan until there is none to take. What a batch settles makes at most another
+    batch ready, which its own thread takes next: so threads never wait for each other, and no message is handed from one
+    to another. Only where some of a batch has to be tried again later is another thread called for what became ready.
+    """
+
+    def __init__(self, plan: Plan, attempt: _Attempt, retrying: Callable[[], Any]) -> None:
+        self._plan = plan
+        self._attempt = attempt
+        self._retrying = retrying
+        self._lock = threading.Lock()
+        self._settled: list[_Settled] = []
+        self._travelling = 0
+        self._helpers: deque[Future[None]] = deque()
+        self._error: BaseException | None = None
+
+    def run(self) -> list[_Settled]:
+        """Sends until all is settled.
+
+        Raises:
+            Exception: the first of what went wrong for good; the other threads have ended by then.
+        """
+        for _ in range(min(POOL.size, -(-self._plan.ready // MOST_ENTRIES)) - 1):
+            self._helpers.append(POOL.submit(self._work))
+        try:
+            self._work()
+            while self._helpers:
+                helper = self._helpers.popleft()
+                if not helper.cancel():  # the pool had come to it; else nothing is left for it
+                    wait([helper])
+                self._work()
+        except BaseException as interrupted:  # Ctrl-C: the others end after what travels
+            self._error = self._error or interrupted
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._settled
+
+    def _work(self) -> None:
+        batch = self._next()
+        while batch:
+            try:
+                self._deliver(batch)
+            except BaseException as failed:  # raised again in the caller's thread
+                self._error = self._error or failed
+            batch = self._next(after_one=True)
+
+    def _next(self, *, after_one: bool = False) -> list[Outgoing]:
+        with self._lock:
+            self._travelling -= after_one
+            if self._error is not None:
+                return []
+            batch = self._plan.next_batch(partial=self._travelling < _PARTIAL_IN_FLIGHT)
+            self._travelling += bool(batch)
+            return batch
+
+    def _deliver(self, batch: Sequence[Outgoing]) -> None:
+        """Sends a batch until all of it is settled, or another thread came to an error."""
+        pending = batch
+        for attempt in self._retrying():
+            with attempt:
+                if self._error is not None:
+                    return
+                settled, pending, reason = self._attempt(pending)
+                with self._lock:
+                    self._settled += settled
+                    for one in settled:
+                        self._plan.settle(one.outgoing)
+                    if pending and self._plan.ready and len(self._helpers) < POOL.size:
+                        self._helpers.append(POOL.submit(self._work))
+                if reason is not None:
+                    raise reason

@@ -8,9 +8,9 @@ import typer
 from rich.table import Table
 
 from ...domain.activity import format_time_ms
-from ...io.backends import Backends
+from ...io.backends import Backends, open_dead_letters
 from ...io.errors import UsageError
-from ...io.ports import StoredDeadLetter
+from ...io.ports import DeadLetterArchive, StoredDeadLetter
 from ...io.settings import load_settings
 from ...io.sqlite.dead_letters import SqliteDeadLetters
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
@@ -18,6 +18,14 @@ from .lookup import existing_store
 
 app = typer.Typer(no_args_is_help=True, help="List, show and redrive records that could not be processed.")
 
+Letters = Annotated[
+    str | None,
+    typer.Option(
+        "--dead-letters",
+        help="Their address, where there is no store: dynamodb://table.",
+        show_default=False,
+    ),
+]
 Worker = Annotated[str | None, typer.Option(help="Only of this worker.", show_default=False)]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this reason.", show_default=False)]
 
@@ -25,6 +33,7 @@ ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with th
 @app.command("list")
 def list_letters(
     store: Store = None,
+    dead_letters: Letters = None,
     worker: Worker = None,
     reason: ReasonOption = None,
     every: Annotated[bool, typer.Option("--all", help="Also those that were sent again.")] = False,
@@ -39,7 +48,7 @@ def list_letters(
 
       fan-identity dead-letters list --store sqlite:///fans.db --reason malformed --json
     """
-    letters = SqliteDeadLetters(existing_store(store))
+    letters = _archive(store, dead_letters)
     found = letters.select(worker=worker, reason=reason, waiting_only=not every, limit=limit)
     if as_json:
         for stored in found:
@@ -69,6 +78,7 @@ def list_letters(
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or how it begins.")],
     store: Store = None,
+    dead_letters: Letters = None,
     as_json: AsJson = False,
     raw: Annotated[bool, typer.Option("--raw", help="Write only the original bytes, exactly.")] = False,
 ) -> None:
@@ -80,7 +90,7 @@ def show(
 
       fan-identity dead-letters show 3f2a --store sqlite:///fans.db --raw > record.json
     """
-    stored = _one(SqliteDeadLetters(existing_store(store)), letter_id)
+    stored = _one(_archive(store, dead_letters), letter_id)
     letter = stored.letter
     if raw:
         sys.stdout.buffer.write(letter.payload)
@@ -101,6 +111,7 @@ def show(
 def redrive(
     letter_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One letter; all that match else.")] = None,
     store: Store = None,
+    dead_letters: Letters = None,
     worker: Worker = None,
     reason: ReasonOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent again.")] = False,
@@ -115,11 +126,13 @@ def redrive(
       fan-identity dead-letters redrive --store sqlite:///fans.db --reason too_many_receives
 
       fan-identity dead-letters redrive 3f2a --store sqlite:///fans.db
+
+      fan-identity dead-letters redrive --dead-letters dynamodb://fanIdentityDeadLetters
     """
     from ...batch.redrive import redrive as send_again  # noqa: PLC0415 - imports Beam
     from ..enqueue import RulesOfNow  # noqa: PLC0415
 
-    opened = SqliteDeadLetters(existing_store(store))
+    opened = _archive(store, dead_letters)
     letters = opened.select(worker=worker, reason=reason) if letter_id is None else [_one(opened, letter_id)]
     if dry_run:
         if as_json:
@@ -127,20 +140,28 @@ def redrive(
         else:
             out.print(f"{len(letters):,} dead letters would be sent again")
         return
-    settings = load_settings(store=store)
+    settings = load_settings(store=store, dead_letters=dead_letters)
     rules = RulesOfNow(internal_accounts=settings.internal_accounts)()
-    result = send_again(letters, rules, Backends.of(settings))
+    result = send_again(letters, rules, lambda name: Backends.of(settings, name))
     if as_json:
         print_json({"queued": result.queued, "rejected": result.rejected, "failed": result.failed})
     else:
         out.print(f"{result.queued:,} queued, {result.rejected:,} rejected, {result.failed:,} failed again")
     if result.queued:
-        err.print(f"score them with: fan-identity run scoreUsers --store {settings.store}")
+        where = f" --store {settings.store}" if settings.store else ""
+        err.print(f"score them with: fan-identity run scoreUsers{where}")
     if result.failed:
         raise typer.Exit(EXIT_DEAD_LETTERS)
 
 
-def _one(letters: SqliteDeadLetters, letter_id: str) -> StoredDeadLetter:
+def _archive(store: str | None, dead_letters: str | None) -> DeadLetterArchive:
+    address = load_settings(dead_letters=dead_letters).dead_letters
+    if address is None or store is not None:
+        return SqliteDeadLetters(existing_store(store))
+    return open_dead_letters(address)
+
+
+def _one(letters: DeadLetterArchive, letter_id: str) -> StoredDeadLetter:
     stored = letters.get(letter_id)
     if stored is None:
         raise UsageError("no dead letter has that id, or several begin with it; list them with: dead-letters list")

@@ -58,7 +58,8 @@ def run(
     """Run one worker, over its input to the end or, with --streaming, until stopped.
 
     Ctrl-C (or SIGTERM) drains: what was read is finished, then the worker ends. Started again, it goes on where it
-    stopped. Options of Beam itself follow after --. Servers that are not the cloud's own are named by options of the
+    stopped. A job on a cluster goes on without this command, which says how to stop it. Options of Beam itself follow
+    after --. Servers that are not the cloud's own are named by options of the
     address: sqs://name?endpoint=http://127.0.0.1:9324. Without --streaming, a stream is read up to where it is now, or
     over a range: kafka://host/topic?start_time=2026-11-27T10:00:00Z&end_time=2026-11-27T11:00:00Z.
 
@@ -88,10 +89,12 @@ def run(
         **{chosen.queue_setting: queue, chosen.table_setting: table, chosen.model_setting: model},
     )
     configure_logging(settings.log_level, chosen.name, uuid.uuid4().hex)
-    from ..runner import drain_on_signal, execute, pace_of, parse_beam_flags  # noqa: PLC0415 - Beam is slow to import
+    from ..clusters import JobGoesOnError  # noqa: PLC0415 - Beam is slow to import
+    from ..runner import end_on_signal, execute, pace_of, parse_beam_flags, runs_here  # noqa: PLC0415
     from ..workers import plan  # noqa: PLC0415
 
-    options = parse_beam_flags(context.obj or [], prism=settings.prism, streaming=streaming)
+    job = f"fan-identity-{chosen.name.lower()}"  # as Dataflow wants names
+    options = parse_beam_flags(context.obj or [], prism=settings.prism, streaming=streaming, job=job)
     pace = pace_of(options) if streaming else None
     backends = Backends.of(settings, chosen.name, settings.source)
     if not streaming and not backends.open_flags().is_enabled(chosen.name):
@@ -99,13 +102,21 @@ def run(
         _print_counts(chosen, {"skipped": 1}, as_json)
         return
     build = plan(chosen, settings, backends, parse_format(file_format), pace)
+    here = runs_here(options)
     if streaming:
-        err.print(f"{chosen.name} is running; stop it with Ctrl-C")
-    with drain_on_signal(), backends.shared_lock():
-        counts = execute(build, options)
+        err.print(f"{chosen.name} is running; stop it with Ctrl-C" if here else f"{chosen.name} goes to the cluster")
+    try:
+        with end_on_signal(options), backends.shared_lock():
+            counts = execute(build, options)
+    except JobGoesOnError as left:
+        err.print(f"{chosen.name} goes on on the cluster, as job {left.job}; {left.advice}", soft_wrap=True)
+        if as_json:
+            print_json({"worker": chosen.name, "job": left.job, "goes_on": 1})
+        return
     dead = sum(number for counter, number in counts.items() if counter.startswith(DEAD_LETTERED))
     _print_counts(chosen, counts, as_json)
-    _check(chosen, counts, dead)
+    if here:  # a cluster counts what it did again after a failure twice
+        _check(chosen, counts, dead)
     if dead:
         err.print(f"{dead:,} dead letters; look at them with: fan-identity dead-letters list --store …")
         raise typer.Exit(EXIT_DEAD_LETTERS)

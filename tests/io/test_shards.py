@@ -83,6 +83,7 @@ class FakeStream:
         self.discover_seconds = 5.0
         self.busy_seconds = 0.0
         self.idle_seconds = 0.05
+        self.time_precision_ms = 0
         self.empty_pages_to_end = 3
         self.page_entries = 3
         self.now_ms = 1_700_000_000_000

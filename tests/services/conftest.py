@@ -38,6 +38,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from fan_identity.domain.keys import arm_cache_key, causal_version, deduplication_id, fifo_group_id
 from fan_identity.domain.messages import ScoringMessage, encode_message
 from fan_identity.domain.typed_json import plain
+from fan_identity.io.addresses import Address
+from fan_identity.io.pubsub.endpoint import Endpoint
 from fan_identity.serving.sandbox.server import SandboxThread
 
 KAFKA = "127.0.0.1:19092"
@@ -45,6 +47,7 @@ SQS = "http://127.0.0.1:19324"
 DYNAMODB = "http://127.0.0.1:18000"
 KINESIS = "http://127.0.0.1:14570"
 REDIS = "127.0.0.1:16390"
+PUBSUB = "127.0.0.1:18085"
 REDIS_PORT = 16390
 SCRIPT = Path(__file__).parents[2] / "deploy" / "services" / "run.py"
 PATIENCE = 300.0
@@ -278,6 +281,28 @@ class System:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[*names, names[0] + "Delayed"])
         return sum(int(number) for number in found["Attributes"].values())
+
+    def subscription(self, *, ordered: bool = True) -> str:
+        """A new Pub/Sub topic with a subscription of the same name; its address."""
+        endpoint = Endpoint(Address("pubsub", f"test/{self._unique('topic')}", {"endpoint": PUBSUB}), "source")
+        endpoint.publisher.create_topic(name=endpoint.topic)
+        endpoint.subscriber.create_subscription(
+            request={
+                "name": endpoint.subscription,
+                "topic": endpoint.topic,
+                "enable_message_ordering": ordered,
+                "ack_deadline_seconds": 30,
+            }
+        )
+        return f"pubsub://test/{endpoint.topic.rpartition('/')[2]}?endpoint={PUBSUB}"
+
+    def publish(self, subscription: str, records: Sequence[tuple[str, bytes]]) -> None:
+        """Publishes (key, data) to a topic."""
+        target = subscription.removeprefix("pubsub://").partition("?")[0]
+        endpoint = Endpoint(Address("pubsub", target, {"endpoint": PUBSUB}), "source")
+        for key, data in records:
+            message = {"data": data, "ordering_key": key}
+            endpoint.publisher.publish(topic=endpoint.topic, messages=[message])
 
     def table(self, *, stream: bool = False) -> str:
         """A new DynamoDB table's address."""

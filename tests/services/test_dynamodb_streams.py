@@ -18,6 +18,7 @@ from fan_identity.io.addresses import parse_address
 from fan_identity.io.dynamodb_streams import DynamoDbStream
 from fan_identity.io.errors import UsageError
 from fan_identity.io.ports import Share, StreamReader, StreamRecords
+from fan_identity.io.shards import is_of_share
 
 ENDPOINT = "http://127.0.0.1:18000"
 PATIENCE = 60.0
@@ -169,16 +170,16 @@ def test_shares_read_each_change_once_in_order_and_resume(make_table: Callable[.
     stream.check()
     for n in range(60):
         table.put(f"USER#{n % 5}", n)
-    first, second = (stream.open(Share(index, 2), {}, nothing, bounded=False) for index in range(2))
-    owner, other = (first, second) if first.poll(1) or first.poll(1) or first.poll(1) else (second, first)
-    owner = stream.open(Share(int(owner is second), 2), {}, nothing, bounded=False)
-    half = read(owner, 25, limit=5)
-    assert other.poll(100) is None
-    resumed = stream.open(Share(int(other is first), 2), owner.positions(), nothing, bounded=False)
+    shard = read(stream.open(Share(), {}, nothing, bounded=False), 1)[0].partition
+    own, other = sorted((Share(index, 2) for index in range(2)), key=lambda share: not is_of_share(shard, share))
+    reader = stream.open(own, {}, nothing, bounded=False)
+    half = read(reader, 25, limit=5)
+    assert stream.open(other, {}, nothing, bounded=False).poll(100) is None
+    resumed = stream.open(own, reader.positions(), nothing, bounded=False)
     rest = read(resumed, 35)
     assert numbers(half) + numbers(rest) == list(range(60))
     committed = {batch.partition: batch.position for batch in half}
-    again = stream.open(Share(int(other is first), 2), {}, lambda shard: committed.get(shard, ""), bounded=False)
+    again = stream.open(own, {}, lambda shard: committed.get(shard, ""), bounded=False)
     assert numbers(read(again, 35)) == list(range(25, 60))
 
 
@@ -223,9 +224,11 @@ def test_unknown_position_is_started_over_with_a_warning(
     table = make_table()
     table.put("USER#1", 1)
     (batch,) = read(table.stream().open(Share(), {}, nothing, bounded=False), 1)
-    reader = table.stream().open(Share(), {batch.partition: "1"}, nothing, bounded=False)
-    assert numbers(read(reader, 1)) == [1]
-    assert "no longer has the record reading had come to" in caplog.text
+    for number in ("1", f"{int(batch.position) - 1:021}"):
+        caplog.clear()
+        reader = table.stream().open(Share(), {batch.partition: number}, nothing, bounded=False)
+        assert numbers(read(reader, 1)) == [1]
+        assert "no longer has the record reading had come to" in caplog.text
 
 
 def test_table_without_a_stream_and_no_table_are_said(make_table: Callable[..., ChangedTable]) -> None:

@@ -248,3 +248,35 @@ def test_an_answer_that_is_none_costs_only_its_own_user(cli, remote, upstreams, 
     upstreams.set_faults({"model": {"body": body, "count": 1}})
     counts = run(cli, remote, "scoreUsers", code=1)
     assert (counts["scored"], counts["dead_lettered.model_invalid"]) == (2, 1)
+
+
+def test_pubsub_carries_activities_and_is_the_queue(cli, remote, server):
+    server("pubsub")
+    source = remote.subscription()
+    remote.use(queue=remote.subscription())
+    remote.publish(source, activities(remote)[:60])
+    refused = cli("run", "enqueueFromStream", "--source", source, env=remote.env)
+    assert (refused.code, "add --streaming" in refused.err) == (2, True)
+    enqueuing = cli.start("run", "enqueueFromStream", "--source", source, "--streaming", "--json", env=remote.env)
+    scoring = cli.start("run", "scoreUsers", "--streaming", "--json", env=remote.env)
+    scoring.until(lambda: len(remote.items(remote.settings["table"])) == 60, "all are scored")
+    for running in (enqueuing, scoring):
+        running.signal(2)
+    assert enqueuing.wait().json["enqueued"] == 60
+    assert scoring.wait().json["scored"] == 60
+    assert_scored(remote, range(60))
+
+
+def test_dead_letters_in_dynamodb_are_listed_and_sent_again(cli, remote, upstreams):
+    remote.send(remote.settings["queue"], b'{"globalUserId":"fan-1"}', b"broken")
+    remote.use(model=f"{upstreams.address}/model/score")
+    upstreams.set_faults({"model": {"body": "text"}})
+    counts = run(cli, remote, "scoreUsers", code=1)
+    assert (counts["dead_lettered.model_invalid"], counts["dead_lettered.malformed"]) == (1, 1)
+    listed = cli("dead-letters", "list", "--json", env=remote.env)
+    assert sorted(json.loads(line)["reason"] for line in listed.out.splitlines()) == ["malformed", "model_invalid"]
+    upstreams.set_faults({})
+    again = cli("dead-letters", "redrive", "--reason", "model_invalid", "--json", env=remote.env)
+    assert again.json == {"queued": 1, "rejected": 0, "failed": 0}
+    assert run(cli, remote, "scoreUsers")["scored"] == 1
+    assert cli("dead-letters", "list", "--json", env=remote.env).out.count(b"\n") == 1
