@@ -27,6 +27,7 @@ from urllib3.util.wait import wait_for_read
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?\r?\n")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?\r?\n")
+_END: Final = (b"\r\n", b"\n")
 _LONGEST_LINE: Final = 65_536
 _MOST_HEADERS: Final = 200
 _BUFFER_BYTES: Final = 65_536
@@ -196,10 +197,13 @@ class _Connection:
 
     def _headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
+        readline = self._file.readline
         for _ in range(_MOST_HEADERS):
-            line = self._line()
-            if line in (b"\r\n", b"\n"):
+            line = readline(_LONGEST_LINE)
+            if line in _END:
                 return headers
+            if line[-1:] != b"\n":
+                raise ConnectionResetError("the connection ended within the headers, or one has no end")
             name, colon, text = line.decode("latin-1").partition(":")
             if not colon or name != name.strip():
                 raise ValueError("a header is malformed")
@@ -233,7 +237,7 @@ class _Connection:
                 self._headers()  # trailers
                 return b"".join(parts)
             parts.append(self._exactly(size))
-            if self._line() not in (b"\r\n", b"\n"):
+            if self._line() not in _END:
                 raise ValueError("a chunk has another size than it says")
 
     def _exactly(self, size: int) -> bytes:

@@ -89,7 +89,7 @@ def _refuse_unknown(job_service: Any, options: Any) -> None:
     for flag in unknown:
         name = flag.partition("=")[0].removeprefix("--")
         if flag.startswith("--") and name not in names:
-            close = difflib.get_close_matches(name, names, 1)
+            close: list[str] = difflib.get_close_matches(name, names, 1)
             meant = f"; did you mean --{close[0]}?" if close else ""
             raise UsageError(f"neither Beam nor its job server has an option --{name}{meant}")
 

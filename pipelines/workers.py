@@ -16,7 +16,7 @@ from ..io.registry import Kind, Worker
 from ..io.settings import Settings
 from ..transforms.batches import BatchTransform
 from ..transforms.enqueue import OpenMessages
-from ..transforms.sources import DrainQueue, FollowFile, Pace, ReadActivityFiles, ReadFromQueue
+from ..transforms.sources import IN_PROCESS, DrainQueue, FollowFile, Pace, ReadActivityFiles, ReadFromQueue
 from ..transforms.streams import ReadFromStream, ReadStreamRange
 from . import enqueue, rescore, score, verify
 
@@ -52,6 +52,8 @@ def plan(
         UsageError: a setting does not fit the worker, or something it names does not exist.
         BackendUnavailableError: a backend is out of reach.
     """
+    if pace is IN_PROCESS and settings.splits > 1:
+        raise UsageError("setting splits: the DirectRunner streams with one reader; leave it at 1, or choose a cluster")
     check(worker, backends)
     match worker.kind:
         case Kind.ENQUEUE:

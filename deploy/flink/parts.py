@@ -64,6 +64,29 @@ class FlinkLibraries:
 
 
 @dataclass(frozen=True)
+class BeamFlink:
+    """Beam's runner for Flink and all it depends on in ``lib/``, and our class of it in ``loopback.jar``."""
+
+    maven: Maven
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Maven and Java's compiler."""
+        return self.maven.tools
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Our class."""
+        return self.maven.sources
+
+    def fetch(self, folder: Path, run: Runner) -> None:
+        """Copies the jars, compiles the class; a jar, since a job takes no folders along to the cluster."""
+        self.maven.fetch(folder, run)
+        shutil.make_archive(str(folder / "loopback"), "zip", folder / "classes")
+        (folder / "loopback.zip").rename(folder / "loopback.jar")
+
+
+@dataclass(frozen=True)
 class Part:
     """One process.
 
@@ -147,7 +170,7 @@ def _jobserver(part: Part) -> Launch:
     }
     flags = tuple(f"--{name}={value}" for name, value in arguments.items())
     main = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-    classes = f"{part.folder / 'classes'}:{part.folder / 'lib' / '*'}"  # ours first
+    classes = f"{part.folder / 'loopback.jar'}:{part.folder / 'lib' / '*'}"  # ours first
     return Launch(("java", "-Xmx512m", "-XX:+UseSerialGC", *_OPEN, "-cp", classes, main, *flags))
 
 
@@ -179,9 +202,11 @@ def _is_registered(port: int) -> bool:
 
 
 _FLINK: Final = FlinkLibraries("1.16.3")
-_BEAM: Final = Maven(
-    ("org.apache.beam:beam-runners-flink-1.16:2.50.0", "org.slf4j:slf4j-simple:1.7.30"),
-    launcher=HERE / "loopback" / "ServerFactory.java",
+_BEAM: Final = BeamFlink(
+    Maven(
+        ("org.apache.beam:beam-runners-flink-1.16:2.50.0", "org.slf4j:slf4j-simple:1.7.30"),
+        launcher=HERE / "loopback" / "ServerFactory.java",
+    )
 )
 
 PARTS: Final = (

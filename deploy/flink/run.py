@@ -1,7 +1,8 @@
 """Fetches, starts and stops a Flink cluster, Beam's job servers and its Python workers.
 
-``run.py start|stop|restart|status [NAME...]``: all of them without a name. One line for each on standard output; what cannot be had is named on standard error. Exit
-code 0 if all went well, 1 if not, 2 for wrong usage. See docs/running-on-flink.md.
+``run.py start|stop|restart|status [NAME...]``: all of them without a name. One line for each on standard output; what
+cannot be had is named on standard error. Exit code 0 if all went well, 1 if not, 2 for wrong usage. See
+docs/running-on-flink.md.
 """
 
 import argparse

@@ -21,6 +21,9 @@ _ASKED_PATIENCE: Final = 20.0
 _KILLED_PATIENCE: Final = 60.0
 """Seconds it may take the system to be rid of one that was killed."""
 
+_REAPED_PATIENCE: Final = 5.0
+"""Seconds for the parent of one that ended to take note; in some containers nothing ever does."""
+
 _children: Final[list["subprocess.Popen[bytes]"]] = []
 """What this process started and must reap, should it live on as a test run does."""
 
@@ -119,11 +122,19 @@ def end(folder: Path, mark: str, first: signal.Signals = signal.SIGTERM) -> bool
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if alive(folder) is None:
-                _reap()  # it may have ended since alive() did
+                _await_reaping(pid)
                 (folder / "pid").unlink(missing_ok=True)
                 return True
             time.sleep(0.02)
     raise TimeoutError(f"process {pid} lives on though killed")
+
+
+def _await_reaping(pid: int) -> None:
+    """Waits a little until an ended process is off the table: PostgreSQL takes its old number for another server."""
+    deadline = time.monotonic() + _REAPED_PATIENCE
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        _reap()
+        time.sleep(0.005)
 
 
 def _reap() -> None:

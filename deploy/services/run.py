@@ -23,7 +23,7 @@ from processes import alive, end, running, spawn
 from server_table import BY_NAME, SERVERS, Server, root
 
 DEADLINE: Final = 120.0
-"""Seconds a server has from its start until it serves. One that does not is started once more."""
+"""Seconds a server has from its start until it serves. One that does not, or ends, is started once more."""
 
 
 def start(servers: Sequence[Server]) -> bool:
@@ -109,11 +109,13 @@ def _start_one(server: Server, needed: Sequence[Future[bool]]) -> bool:
             if not all(future.result() for future in needed):
                 raise UnavailableError(f"needs {' and '.join(server.after)}")
             server.data.mkdir(exist_ok=True)
-            spawn(server.launch(server), server.run)
-            if not _serves_in_time(server):
-                spawn(server.launch(server), server.run)
-        if not _serves_in_time(server):
-            raise UnavailableError(f"does not answer within {DEADLINE:.0f} s; see {server.run / 'log'}")
+            launch = server.launch(server)
+            spawn(launch, server.run)
+            try:
+                _await(server)
+            except UnavailableError:  # once more: a process of the one before may still have held something
+                spawn(launch, server.run)
+        _await(server)
         _say(server, f"{time.monotonic() - began:5.1f} s" if pid is None else "serves already")
     except (UnavailableError, OSError) as error:
         _complain(server, str(error))
@@ -121,22 +123,20 @@ def _start_one(server: Server, needed: Sequence[Future[bool]]) -> bool:
     return True
 
 
-def _serves_in_time(server: Server) -> bool:
+def _await(server: Server) -> None:
     """Waits until a server serves; ends one that does not within the deadline.
 
     Raises:
-        UnavailableError: it ended by itself.
+        UnavailableError: it does not, or it ended by itself.
     """
-    deadline = time.monotonic() + DEADLINE
+    deadline, log = time.monotonic() + DEADLINE, server.run / "log"
     while not server.probe(server.port):
         if alive(server.run) is None:
-            log = server.run / "log"
             raise UnavailableError(f"ended as it started: {last_line(log)} (all of it: {log})")
         if time.monotonic() > deadline:
             end(server.run, server.mark, signal.SIGQUIT)  # Java and Go write what their threads do into the log
-            return False
+            raise UnavailableError(f"does not answer within {DEADLINE:.0f} s; see {log}")
         time.sleep(0.1)
-    return True
 
 
 def _stop_one(server: Server) -> bool:

@@ -231,17 +231,24 @@ class _Sending:
 
     def _deliver(self, batch: Sequence[Outgoing]) -> None:
         """Sends a batch until all of it is settled, or another thread came to an error."""
-        pending = batch
+        pending, reason = self._attempted(batch)
+        if reason is None:
+            return  # as nearly always: making ready for retries costs as much as the call
         for attempt in self._retrying():
             with attempt:
-                if self._error is not None:
-                    return
-                settled, pending, reason = self._attempt(pending)
-                with self._lock:
-                    self._settled += settled
-                    for one in settled:
-                        self._plan.settle(one.outgoing)
-                    if pending and self._plan.ready and len(self._helpers) < POOL.size:
-                        self._helpers.append(POOL.submit(self._work))
+                if attempt.num > 1:
+                    if self._error is not None:
+                        return
+                    pending, reason = self._attempted(pending)
                 if reason is not None:
                     raise reason
+
+    def _attempted(self, batch: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], BackendUnavailableError | None]:
+        settled, pending, reason = self._attempt(batch)
+        with self._lock:
+            self._settled += settled
+            for one in settled:
+                self._plan.settle(one.outgoing)
+            if pending and self._plan.ready and len(self._helpers) < POOL.size:
+                self._helpers.append(POOL.submit(self._work))
+        return pending, reason
