@@ -1,9 +1,9 @@
 """Calls of AWS services that speak JSON (SQS, DynamoDB), at a sixth of the CPU that boto3 takes for one.
 
 boto3 stays the one who knows: it finds region, endpoint and credentials, and its first call shows where requests go and
-how they are signed. Calls after it go the same way over kept-alive connections, with the body as JSON and a signature of
-Version 4 (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html). Where boto3 does
-anything else (a proxy, another signature), boto3 goes on doing it.
+how they are signed. Calls after it go the same way over kept-alive connections, with the body as JSON and a signature
+of Version 4 (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html). Where boto3
+does anything else (a proxy, another signature), boto3 goes on doing it.
 """
 
 import hmac
@@ -18,16 +18,24 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.httpsession
+import botocore.parsers
+import botocore.utils
 import msgspec
-from botocore.httpsession import get_cert_path
-from botocore.parsers import ResponseParserError, ResponseParserFactory
-from botocore.utils import get_environ_proxies
+from botocore.exceptions import HTTPClientError
 
 from .kept_alive import Answer, Connections
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _MEDIA: Final = ("application/x-amz-json-1.0", "application/x-amz-json-1.1")
 _REFUSED: Final = 300
+_QUERY_MODE: Final = "x-amzn-query-mode"
+"""Sent to services that once spoke another protocol (SQS): they name errors as they did then, as boto3 does."""
+
+# No types.
+_httpsession: Any = botocore.httpsession
+_parsers: Any = botocore.parsers
+_utils: Any = botocore.utils
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -66,7 +74,7 @@ class JsonClient:
 
         Raises:
             ClientError: the service refuses; of the class, and with the code, that boto3 would raise.
-            BotoCoreError: the service is out of reach, or there are no credentials.
+            BotoCoreError: the service is out of reach or its answer not JSON, or there are no credentials.
         """
         route = self._route
         if route is None:
@@ -86,8 +94,9 @@ class JsonClient:
     def _error(self, name: str, answer: Answer) -> Exception:
         shape = self._client.meta.service_model.operation_model(name).output_shape
         told = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
-        parsed: Any = ResponseParserFactory().create_parser("json").parse(told, shape)
-        kind: Any = self._client.exceptions.from_code(parsed.get("Error", {}).get("Code"))
+        parsed: Any = _parsers.ResponseParserFactory().create_parser("json").parse(told, shape)
+        error: Any = parsed.get("Error", {})
+        kind: Any = self._client.exceptions.from_code(error.get("QueryErrorCode") or error.get("Code"))
         return kind(parsed, name)
 
 
@@ -105,7 +114,8 @@ class Signer:
         region: of the signature.
         service: of the signature.
         url: where requests go.
-        headers: ``Content-Type``, ``User-Agent`` and the prefix of ``X-Amz-Target`` with its dot.
+        headers: ``content-type``, ``user-agent``, ``x-amz-target`` up to its last dot, and ``x-amzn-query-mode`` where
+            that is sent.
         clock: seconds since 1970.
     """
 
@@ -115,7 +125,7 @@ class Signer:
         region: str,
         service: str,
         url: str,
-        headers: tuple[str, str, str],
+        headers: Mapping[str, str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         parts = urlsplit(url)
@@ -123,7 +133,10 @@ class Signer:
         self._path = parts.path or "/"
         self._host = parts.netloc
         self._scope = (region, service, "aws4_request")
-        self._media, self._agent, self._target = headers
+        self._media, self._agent, self._target = (
+            headers[name] for name in ("content-type", "user-agent", "x-amz-target")
+        )
+        self._query_mode = headers.get(_QUERY_MODE)
         self._clock = clock
         self._key: tuple[tuple[str, str], bytes] = (("", ""), b"")
 
@@ -140,7 +153,9 @@ class Signer:
         headers = {"content-type": self._media, "host": self._host, "x-amz-date": moment}
         if token:
             headers["x-amz-security-token"] = token
-        headers["x-amz-target"] = self._target + operation
+        headers["x-amz-target"] = f"{self._target}.{operation}"
+        if self._query_mode is not None:
+            headers[_QUERY_MODE] = self._query_mode
         lines = "".join([f"{name}:{text}\n" for name, text in headers.items()])
         names = ";".join(headers)
         canonical = f"POST\n{self._path}\n\n{lines}\n{names}\n{sha256(body).hexdigest()}"
@@ -172,8 +187,13 @@ def _route_of(request: Any, client: Any) -> _Route | None:
     algorithm, _, signed = headers.get("authorization", "").partition(" ")
     if request.method != "POST" or media not in _MEDIA or algorithm != _ALGORITHM or "." not in target:
         return None
-    parts = urlsplit(request.url)
-    if parts.query or client.meta.config.proxies or client.meta.config.client_cert or get_environ_proxies(request.url):
+    url = str(request.url)
+    if (
+        urlsplit(url).query
+        or client.meta.config.proxies
+        or client.meta.config.client_cert
+        or _utils.get_environ_proxies(url)
+    ):
         return None
     session: Any = boto3.DEFAULT_SESSION
     credentials: Any = session and session.get_credentials()
@@ -183,7 +203,7 @@ def _route_of(request: Any, client: Any) -> _Route | None:
     config = client.meta.config
     return _Route(
         Connections(
-            request.url,
+            url,
             config.connect_timeout,
             config.read_timeout,
             lambda: _context(session._session.get_config_variable),
@@ -192,15 +212,15 @@ def _route_of(request: Any, client: Any) -> _Route | None:
             credentials.get_frozen_credentials,
             region,
             service,
-            request.url,
-            (media, headers.get("user-agent", ""), target.rpartition(".")[0] + "."),
+            url,
+            {"user-agent": "", **headers, "x-amz-target": target.rpartition(".")[0]},
         ),
     )
 
 
 def _context(variable: Callable[[str], str | None]) -> ssl.SSLContext:
     """TLS that trusts what boto3 trusts."""
-    trusted = variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or get_cert_path(True)
+    trusted = variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or _httpsession.get_cert_path(True)
     return ssl.create_default_context(cafile=trusted)
 
 
@@ -223,8 +243,7 @@ def _decoded(body: bytes) -> dict[str, Any]:
             value = None
         if isinstance(value, dict):
             return value  # pyright: ignore[reportUnknownVariableType]
-        # Not ValueError, which stands for a malformed endpoint with boto3.
-        raise ResponseParserError("the answer is not a JSON object") from None
+        raise HTTPClientError(error="the answer is not a JSON object") from None
 
 
 def _text(value: object) -> str:

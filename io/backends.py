@@ -114,8 +114,8 @@ class Backends:
             UsageError: a part has neither an address of its own nor a store, or its address cannot be used for it.
         """
         known = worker_named(worker)
-        table = _address(settings, known.table_setting, TABLES)
         queue = _address(settings, known.queue_setting, QUEUES)
+        table = _address(settings, known.table_setting, TABLES)
         dead_letters = _address(settings, "dead_letters", TABLES)
         staging = settings.staging_queue if known.feeds_staging else None
         _check_address(staging, "staging_queue", QUEUES)

@@ -86,7 +86,7 @@ def main() -> None:
     while ended < PARTITIONS:
         for message in consumer.consume(_BURST, 0.1):
             if message.error() is not None:
-                if message.error().code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                if message.error().code() != KafkaError._PARTITION_EOF:
                     raise SystemExit(str(message.error()))
                 ended += 1
                 continue

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-import boto3
+import boto3.session
 import httpx
 import redis
-from boto3.dynamodb.conditions import Key
+from boto3.dynamodb import conditions
 from botocore.exceptions import ClientError
 
 from ...domain.profile import FEATURES
@@ -24,6 +24,10 @@ from .rounds import Stopwatch
 from .systems import DYNAMODB, REDIS_DB, REDIS_PORT, SQS, aws
 
 THREADS: Final = 8
+# No types.
+_boto3: Any = boto3.session
+_Key: Any = conditions.Key
+
 _NEWER_WINS: Final = """
 local current = redis.call('GET', KEYS[1])
 if current and cjson.decode(current).version >= ARGV[1] then return 0 end
@@ -59,8 +63,8 @@ class Worker:
 
     def _work(self) -> None:
         with self._making:
-            session: Any = boto3.session.Session()
-            table = session.resource("dynamodb", endpoint_url=DYNAMODB).Table(self._table_name)
+            session = _boto3.Session()
+            table: Any = session.resource("dynamodb", endpoint_url=DYNAMODB).Table(self._table_name)
         while self._done < self._total:
             answer = self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
             for message in answer.get("Messages", []):
@@ -73,7 +77,7 @@ class Worker:
     def _score(self, table: Any, message: dict[str, Any]) -> None:
         user, pk = message["globalUserId"], f"USER#{message['globalUserId']}"
         found = table.query(
-            KeyConditionExpression=Key("PK").eq(pk) & Key("SK").begins_with("ARAI#"),
+            KeyConditionExpression=_Key("PK").eq(pk) & _Key("SK").begins_with("ARAI#"),
             ScanIndexForward=False,
             Limit=1,
             ConsistentRead=True,

@@ -101,10 +101,10 @@ class Contender:
 
 def print_table(contenders: list[Contender], base: Contender) -> None:
     """Prints medians and their ratios to one of the contenders."""
-    print(f"{'':40}{'messages/s':>12}{'min':>8}{'max':>8}{'ratio':>8}{'CPU ms/message':>16}{'ratio':>8}")
+    print(f"{'':46}{'messages/s':>12}{'min':>8}{'max':>8}{'ratio':>8}{'CPU ms/message':>16}{'ratio':>8}")
     for one in contenders:
         print(
-            f"{one.name:40}{one.rate:>12,.0f}{min(one.rates):>8,.0f}{max(one.rates):>8,.0f}{one.rate / base.rate:>8.2f}"
+            f"{one.name:46}{one.rate:>12,.0f}{min(one.rates):>8,.0f}{max(one.rates):>8,.0f}{one.rate / base.rate:>8.2f}"
             f"{one.cpu:>16.3f}{one.cpu / base.cpu:>8.2f}"
         )
 

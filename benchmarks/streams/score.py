@@ -1,4 +1,4 @@
-"""Part 2: queue → score → DynamoDB and Redis with a model of 20 ms, beside a plain loop and the worker most would write."""
+"""Part 2: queue → score → DynamoDB and Redis, a model of 20 ms; beside a plain loop and the worker most would write."""
 
 import uuid
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class _Entry:
     Attributes:
         contender: it.
         batch: whether it asks the model for many users at a time.
-        arguments: after those of its own: what a round is called with, ``{queue}``, ``{table}``, ``{model}``, ``{number}``.
+        arguments: of a round, ``{queue}``, ``{table}``, ``{model}`` and ``{number}`` to be filled in.
     """
 
     contender: Contender
@@ -46,8 +46,8 @@ class _Entry:
     arguments: tuple[str, ...]
 
 
-def scoring_messages(number: int, users: int, prefix: str) -> list[tuple[str, bytes]]:
-    """Messages of the account activity queue, each with its user; no other run has these users."""
+def scoring_messages(number: int, users: int | None, prefix: str) -> list[tuple[str, bytes]]:
+    """Messages of the account activity queue, each with its user, as ``activities``; the prefix begins users' ids."""
     request_id = uuid.uuid4().hex
     made: list[tuple[str, bytes]] = []
     for user, value in activities(number, users):
@@ -89,7 +89,9 @@ def run(rounds: int, number: int, users: int) -> float:
         for _ in range(rounds):
             for entry in entries:
                 _round(entry, number, users, model)
-    print(f"\nQueue → score → DynamoDB and Redis: {number:,} messages of up to {users:,} users, a model of {MODEL_MS} ms,")
+    print(
+        f"\nQueue → score → DynamoDB and Redis: {number:,} messages of up to {users:,} users, a model of {MODEL_MS} ms,"
+    )
     print(f"{rounds} alternating rounds")
     print_table([entry.contender for entry in entries], usual)
     for name, one, peer in (("a user a call", ours_single, plain_single), ("batches", ours, plain)):

@@ -16,7 +16,8 @@ import httpx
 import redis
 from botocore.config import Config
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from ...domain.arai import arai_item
 from ...domain.keys import arm_cache_key, fifo_group_id
@@ -82,8 +83,10 @@ def activity(number: int, user: str, time_ms: int, kind: str = "login") -> bytes
     ).encode()
 
 
-def activities(number: int, users: int) -> list[tuple[str, bytes]]:
+def activities(number: int, users: int | None) -> list[tuple[str, bytes]]:
     """Activities of a sale's last minutes with the user each is keyed by; the same for the same numbers, but for times.
+
+    They are of so many users, by chance; each of a user of its own where ``users`` is None.
 
     One in fifty has a type that is not scorable, as real streams have.
     """
@@ -91,7 +94,7 @@ def activities(number: int, users: int) -> list[tuple[str, bytes]]:
     began = time.time_ns() // 1_000_000 - 600_000
     made: list[tuple[str, bytes]] = []
     for index in range(number):
-        user = f"user-{chance.randrange(users):06d}"
+        user = f"user-{index if users is None else chance.randrange(users):06d}"
         kind = "heartbeat" if index % 50 == 0 else chance.choice(_TYPES)
         made.append((user, activity(index, user, began + index, kind)))
     return made

@@ -44,9 +44,7 @@ class _Settled(msgspec.Struct, gc=False):
     outcome: str | Failure  # the message id SQS gave it, or why it refused it
 
 
-_Attempt = Callable[
-    [Sequence[Outgoing]], tuple[list[_Settled], list[Outgoing], BackendUnavailableError | None]
-]
+_Attempt = Callable[[Sequence[Outgoing]], tuple[list[_Settled], list[Outgoing], BackendUnavailableError | None]]
 """Sends a batch once: what was settled, what is to be sent again, and why, or None where nothing is."""
 
 
@@ -107,7 +105,7 @@ class Sender:
             body = entry.body.decode()
         except UnicodeDecodeError:
             return Failure("unsendable", "the message is not UTF-8")
-        if not body or not (body.isascii() and body.isprintable()) and _FORBIDDEN.search(body):
+        if not body or (not (body.isascii() and body.isprintable()) and _FORBIDDEN.search(body)):
             return Failure("unsendable", "the message is empty or has characters that SQS forbids")
         most = self._endpoint.attributes.most_bytes
         if len(entry.body) > most:
@@ -175,8 +173,9 @@ class _Sending:
     """The batches of one send, on their way in several threads, the caller's among them.
 
     Each thread takes batches from the plan until there is none to take. What a batch settles makes at most another
-    batch ready, which its own thread takes next: so threads never wait for each other, and no message is handed from one
-    to another. Only where some of a batch has to be tried again later is another thread called for what became ready.
+    batch ready, which its own thread takes next: so threads never wait for each other, and no message is handed from
+    one to another. Only where some of a batch has to be tried again later is another thread called for what became
+    ready.
     """
 
     def __init__(self, plan: Plan, attempt: _Attempt, retrying: Callable[[], Any]) -> None:

@@ -554,7 +554,10 @@ def test_a_read_only_store_can_be_looked_into_or_says_why_not(read_only, cli):
         (("run", "nobody", "--store", "sqlite:///x.db"), "there is no worker 'nobody'"),
         (("run", "--store", "sqlite:///x.db"), "which worker?"),
         (("run", "enqueueFromStream", "--store", "sqlite:///x.db"), "needs --source"),
-        (("run", "scoreUsers", "--store", "sqlite:///x.db", "--source", "a.jsonl"), "reads the queue"),
+        (
+            ("run", "scoreUsers", "--store", "sqlite:///x.db", "--source", "a.jsonl"),
+            "--source: scoreUsers reads accountActivityQueue",
+        ),
         (("run", "scoreUsers"), "no address for the queue"),
         (("score", "good.jsonl"), "--store"),
         (("score", "good.jsonl", "--store", "fans.db"), "not an address"),
@@ -562,7 +565,7 @@ def test_a_read_only_store_can_be_looked_into_or_says_why_not(read_only, cli):
         (("score", "good.jsonl", "--store", "sqlite:///"), "sqlite:///file.db"),
         (("score", "good.jsonl", "--store", "mysql://host/db"), "mysql:// is not supported"),
         (("score", "good.jsonl", "--store", "sqlite:///x.db?a"), "options are written"),
-        (("run", "scoreUsers", "--store", "sqlite:///x.db", "--queue", "sqs://queue.fifo"), "sqs:// is not supported"),
+        (("run", "scoreUsers", "--store", "sqlite:///x.db", "--queue", "kafka://h/t"), "kafka:// is not supported"),
         (("arm", "fan"), "which store?"),
         (("arm", "fan", "--store", "redis://host/0"), "redis:// is not supported"),
         (("score", "good.jsonl", "--store", "sqlite:///x.db", "--horizon", "7"), "horizon"),
@@ -618,7 +621,7 @@ def test_an_unknown_flag_or_command_is_one_clear_line(cli, arguments):
         ("FAN_IDENTITY_HORIZON", "soon", "horizon"),
         ("FAN_IDENTITY_LOG_LEVEL", "loud", "log_level"),
         ("FAN_IDENTITY_STORE", "fans.db", "--store"),
-        ("FAN_IDENTITY_MODEL", "http://host/score", "http://"),
+        ("FAN_IDENTITY_MODEL", "ftp://host/score", "ftp://"),
     ],
 )
 def test_a_wrong_setting_in_the_environment_is_one_clear_line(cli, tmp_path, name, value, words):

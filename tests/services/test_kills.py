@@ -208,10 +208,11 @@ def test_a_queue_that_dies_under_the_enqueue_worker(
     queues.use(queue=direct)
     rest = run(cli, queues, "enqueueFromStream", "--source", topic)
     assert rest.get("enqueued", 0) == len(ledger.fed) - len(done), "it goes on at what was committed"
+    # Behind the rest they would be out of order: all of it goes to a queue that is new.
+    queues.use(queue=queues.queue())
     again = run(cli, queues, "enqueueFromStream", "--source", f"{topic}?start_time=2020-01-01T00:00:00Z")
-    assert again["read"] == len(ledger.fed)
-    counts = run(cli, queues, "scoreUsers")
-    assert counts["scored"] >= len(ledger.fed)
+    assert again["enqueued"] == len(ledger.fed)
+    run(cli, queues, "scoreUsers")
     ledger.check("ElasticMQ killed under enqueueFromStream, then a replay")
 
 
@@ -284,8 +285,8 @@ def test_a_cache_that_dies_has_what_was_acknowledged(cli, remote, make_ledger, p
     left = ledger.ids_in_queue()
     acknowledged = [one for one in ledger.fed if one.activity_id not in set(left)]
     cache.start()
-    cached = ledger.cached_times()
-    behind = [one for one in acknowledged if cached.get(one.user, 0) < one.time_ms]
+    cached = ledger.cached()
+    behind = [one for one in acknowledged if cached.get(one.user, {"timestamp": 0})["timestamp"] < one.time_ms]
     print_figures("Redis killed", fed=len(ledger.fed), acknowledged=len(acknowledged), behind=len(behind))
     assert acknowledged
     assert not behind, "acknowledged and not in the cache"
@@ -306,7 +307,7 @@ def test_new_partitions_and_a_rebalance_under_load(cli, remote, make_ledger, ser
     ledger = make_ledger(24, 30)
     topic = remote.topic(2)
     broker, _, name = topic.removeprefix("kafka://").rpartition("/")
-    remote.use(splits="2")
+    admin = AdminClient({"bootstrap.servers": broker})
     running = streaming(cli, remote, "enqueueFromStream", "--source", f"{topic}?discover_seconds=1")
     stranger = Consumer(
         {
@@ -321,7 +322,7 @@ def test_new_partitions_and_a_rebalance_under_load(cli, remote, make_ledger, ser
         produce(broker, name, ledger, first, 0, 15, partitions=2, lowest=0)
         stranger.subscribe([name])
         stranger.poll(1)
-        AdminClient({"bootstrap.servers": broker}).create_partitions([NewPartitions(name, 6)])[name].result(60)
+        admin.create_partitions([NewPartitions(name, 6)])[name].result(60)
         produce(broker, name, ledger, second, 0, 15, partitions=2, lowest=2)
         produce(broker, name, ledger, first, 15, 30, partitions=2, lowest=0)
         stranger.poll(1)
@@ -347,14 +348,12 @@ def produce(broker, name, ledger, users, start, stop, *, partitions, lowest):
     assert producer.flush(60) == 0
 
 
-@pytest.mark.parametrize("splits", ["1", "2"])
-def test_a_split_and_a_merge_under_load(cli, remote, make_ledger, server, splits):
+def test_a_split_and_a_merge_under_load(cli, remote, make_ledger, server):
     """A shard is split in the middle of the records, and the halves are merged; a user's records move along."""
     server("kinesalite")
     ledger = make_ledger(20, 24)
     stream = remote.stream(1)
     name = name_of(stream)
-    remote.use(splits=splits)
     running = streaming(cli, remote, "enqueueFromPurchaseStream", "--source", f"{stream}&discover_seconds=1")
     rounds = parts(ledger.fed, 24)  # one of each user
     for number, part in enumerate(rounds):
@@ -375,7 +374,7 @@ def test_a_split_and_a_merge_under_load(cli, remote, make_ledger, server, splits
     running.until(lambda: remote.depth(remote.settings["queue"]) == len(ledger.fed), "all are queued")
     ended(running)
     assert len(remote.kinesis.list_shards(StreamName=name)["Shards"]) == 4
-    ledger.check_queue(f"a split and a merge, {splits} readers")
+    ledger.check_queue("a split and a merge")
 
 
 def open_shards(system, name):

@@ -1,0 +1,389 @@
+"""Calls of AWS's JSON services without boto3 say what boto3 would say, go where it goes, and fail as it fails."""
+
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, SSLError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fan_identity.io.aws_json import Signer, json_client
+
+MEDIA = "application/x-amz-json-1.0"
+AGENT = {"content-type": MEDIA, "user-agent": "agent", "x-amz-target": "AmazonSQS"}
+QUEUE = {"QueueUrl": "http://x/1/q"}
+BOTO3_ONLY = "amz-sdk-invocation-id"
+"""A header that boto3 sends and we do not."""
+
+
+class Service:
+    """Answers every request with what it is told to, and keeps the requests."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.requests: list[tuple[dict[str, str], Any]] = []
+        self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {name.lower(): text for name, text in self.headers.items()}
+                service.requests.append((headers, json.loads(body)))
+                status, more, said = service.answer
+                self.send_response(status)
+                for name, text in {"Content-Length": str(len(said)), **more}.items():
+                    self.send_header(name, text)
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _made_up_credentials(monkeypatch, tmp_path):
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    service.close()
+
+
+def boto3_client(url: str, name: str = "sqs", **config: Any) -> Any:
+    retries = {"total_max_attempts": 1}
+    return boto3.client(
+        name, endpoint_url=url, region_name="eu-west-1", config=Config(retries=retries, read_timeout=30, **config)
+    )
+
+
+def warmed(service: Service, name: str = "sqs", operation: str = "list_queues") -> tuple[Any, Any]:
+    """boto3's client, and ours after boto3 made its first call."""
+    client = boto3_client(service.url, name)
+    ours = json_client(client)
+    ours.call(operation, {})
+    assert BOTO3_ONLY in service.requests[0][0]
+    service.requests.clear()
+    return client, ours
+
+
+def test_after_the_first_call_requests_are_boto3s_in_all_that_matters(service):
+    client, ours = warmed(service)
+    entries = [{"Id": "0", "MessageBody": 'é\u2028 "\U0001f3ab', "MessageGroupId": "g"}]
+    service.answer = (200, {}, b'{"Successful":[{"Id":"0","MessageId":"m"}],"Failed":[]}')
+    answers = [
+        ours.call("send_message_batch", {**QUEUE, "Entries": entries}),
+        client.send_message_batch(**QUEUE, Entries=entries),
+    ]
+    del answers[1]["ResponseMetadata"]
+    assert answers[0] == answers[1]
+    (own, own_body), (theirs, their_body) = service.requests
+    assert own_body == their_body == {**QUEUE, "Entries": entries}
+    assert BOTO3_ONLY in theirs
+    assert own.keys() <= theirs.keys()
+    for name in own.keys() - {"authorization", "x-amz-date", "content-length"}:
+        assert own[name] == theirs[name], name
+    signed = [headers["authorization"].partition(", Signature")[0] for headers in (own, theirs)]
+    assert signed[0] == signed[1]
+    names = "content-type;host;x-amz-date;x-amz-target;x-amzn-query-mode"
+    assert signed[0].endswith(f"/eu-west-1/sqs/aws4_request, SignedHeaders={names}")
+
+
+def test_a_service_of_another_name_is_called_as_well(service):
+    _, ours = warmed(service, "dynamodb", "list_tables")
+    service.answer = (200, {}, b'{"Item":{"PK":{"S":"x"}}}')
+    assert ours.call("get_item", {"TableName": "t", "Key": {}}) == {"Item": {"PK": {"S": "x"}}}
+    assert service.requests[0][0]["x-amz-target"] == "DynamoDB_20120810.GetItem"
+
+
+def test_a_session_token_is_sent_and_signed(service, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token/+=")
+    _, ours = warmed(service)
+    ours.call("list_queues", {})
+    headers, _ = service.requests[0]
+    assert headers["x-amz-security-token"] == "token/+="
+    assert "x-amz-date;x-amz-security-token;x-amz-target;x-amzn-query-mode," in headers["authorization"]
+
+
+def test_one_client_is_called_in_one_way():
+    client = boto3_client("http://127.0.0.1:1")
+    assert json_client(client) is json_client(client)
+
+
+ERRORS: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "modeled": (400, {}, b'{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no such queue"}'),
+    "query": (
+        400,
+        {"x-amzn-query-error": "AWS.SimpleQueueService.NonExistentQueue;Sender"},
+        b'{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"no such queue"}',
+    ),
+    "throttled": (400, {"x-amzn-RequestId": "r"}, b'{"__type":"ThrottlingException","Message":"slower"}'),
+    "denied": (403, {}, b'{"__type":"AccessDeniedException:http://x","message":"no"}'),
+    "broken": (500, {}, b'{"__type":"InternalError"}'),
+    "proxy": (503, {}, b"<html>Service Unavailable</html>"),
+    "no body": (502, {}, b""),
+    "moved": (301, {}, b""),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_is_the_one_boto3_raises(service, name):
+    client, ours = warmed(service)
+    service.answer = ERRORS[name]
+    raised: list[Any] = []
+    for call in (lambda: ours.call("receive_message", QUEUE), lambda: client.receive_message(**QUEUE)):
+        with pytest.raises(ClientError) as caught:
+            call()
+        raised.append(caught.value)
+    assert type(raised[0]) is type(raised[1])
+    assert raised[0].response["Error"] == raised[1].response["Error"]
+    assert raised[0].operation_name == raised[1].operation_name
+    assert [BOTO3_ONLY in headers for headers, _ in service.requests] == [False, True]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{", b'"x"', b"\xff", b'{"a":\xff}'])
+def test_an_answer_that_is_no_json_object_is_an_error_of_the_service(service, body):
+    _, ours = warmed(service)
+    service.answer = (200, {}, body)
+    with pytest.raises(HTTPClientError):
+        ours.call("receive_message", QUEUE)
+
+
+def test_half_a_surrogate_pair_comes_and_goes_as_with_boto3(service):
+    _, ours = warmed(service)
+    service.answer = (200, {}, b'{"Messages":[{"Body":"a\\ud800b"}]}')
+    assert ours.call("receive_message", {**QUEUE, "ReceiveRequestAttemptId": "\ud800"}) == {
+        "Messages": [{"Body": "a\ud800b"}]
+    }
+    assert service.requests[0][1]["ReceiveRequestAttemptId"] == "\ud800"
+
+
+def test_an_answer_without_a_body_is_empty(service):
+    _, ours = warmed(service)
+    service.answer = (200, {}, b"")
+    assert ours.call("delete_message", {**QUEUE, "ReceiptHandle": "r"}) == {}
+
+
+def test_a_service_that_went_away_is_out_of_reach(service):
+    _, ours = warmed(service)
+    service.close()
+    ours._route.connections._idle.clear()  # a thread of the server's still holds the connection
+    with pytest.raises(EndpointConnectionError):
+        ours.call("list_queues", {})
+
+
+@pytest.mark.parametrize("setting", ["environment", "config"])
+def test_through_a_proxy_boto3_goes_on(service, monkeypatch, setting):
+    host = service.url.removeprefix("http://")
+    if setting == "environment":
+        monkeypatch.setenv("HTTP_PROXY", f"http://{host}")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", "")
+    proxies = {"proxies": {"http": f"http://{host}"}} if setting == "config" else {}
+    ours = json_client(boto3_client("http://sqs.invalid:1", **proxies))
+    for _ in range(3):
+        ours.call("list_queues", {})
+    assert all(BOTO3_ONLY in headers for headers, _ in service.requests)
+    assert len(service.requests) == 3
+
+
+def test_unsigned_requests_stay_with_boto3(service):
+    ours = json_client(boto3_client(service.url, signature_version=UNSIGNED))
+    for _ in range(2):
+        ours.call("list_queues", {})
+    assert all(BOTO3_ONLY in headers and "authorization" not in headers for headers, _ in service.requests)
+
+
+def test_credentials_of_another_session_stay_with_boto3(service):
+    session = boto3.session.Session("another", "secret")
+    boto3.setup_default_session()
+    client = session.client("sqs", endpoint_url=service.url, region_name="eu-west-1")
+    ours = json_client(client)
+    for _ in range(2):
+        ours.call("list_queues", {})
+    assert all("Credential=another/" in headers["authorization"] for headers, _ in service.requests)
+
+
+@pytest.mark.parametrize("trusted", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", None])
+def test_tls_trusts_what_boto3_trusts(tmp_path, monkeypatch, trusted):
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    service = Service(context)
+    try:
+        monkeypatch.setenv(trusted or "AWS_CA_BUNDLE", certificate)
+        ours = json_client(boto3_client(service.url))
+        ours.call("list_queues", {})
+        if trusted is None:
+            monkeypatch.delenv("AWS_CA_BUNDLE")
+            with pytest.raises(SSLError):
+                json_client(boto3_client(service.url)).call("list_queues", {})
+            return
+        for _ in range(2):
+            ours.call("list_queues", {})
+        assert [BOTO3_ONLY in headers for headers, _ in service.requests] == [True, False, False]
+    finally:
+        service.close()
+
+
+def test_tls_refuses_a_certificate_nobody_signed_also_after_boto3s_call(tmp_path, monkeypatch):
+    certificate, other = self_signed(tmp_path), self_signed(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    service = Service(context)
+    try:
+        monkeypatch.setenv("AWS_CA_BUNDLE", certificate)
+        ours = json_client(boto3_client(service.url))
+        ours.call("list_queues", {})
+        ours._route.connections._context = ssl.create_default_context(cafile=other)
+        with pytest.raises(SSLError):
+            ours.call("list_queues", {})
+    finally:
+        service.close()
+
+
+def self_signed(folder: Any, name: str = "server") -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / f"{name}.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return str(path)
+
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
+SECRETS = st.text("ABCxyz0189/+=", min_size=1, max_size=60)
+
+
+@given(
+    body=st.binary(max_size=300),
+    keys=st.tuples(NAMES, SECRETS, st.none() | SECRETS),
+    region=NAMES,
+    service=NAMES,
+    url=st.sampled_from(["https://sqs.eu-west-1.amazonaws.com/", "http://127.0.0.1:9324", "https://h:8443/a/b"]),
+    operation=NAMES,
+    mode=st.sampled_from([{}, {"x-amzn-query-mode": "true"}]),
+    moment=st.integers(0, 4_000_000_000),
+)
+def test_the_signature_is_botocores(body, keys, region, service, url, operation, mode, moment):
+    access, secret, token = keys
+    credentials = SimpleNamespace(access_key=access, secret_key=secret, token=token)
+    signer = Signer(lambda: credentials, region, service, url, AGENT | mode, lambda: moment + 0.9)
+    headers = headers_of(signer.head(operation, body))
+    request = AWSRequest("POST", url, data=body)
+    request.headers["Content-Type"] = MEDIA
+    request.headers["X-Amz-Target"] = f"AmazonSQS.{operation}"
+    for name, text in mode.items():
+        request.headers[name] = text
+    request.headers["X-Amz-Date"] = headers["x-amz-date"]
+    if token:
+        request.headers["X-Amz-Security-Token"] = token
+    request.context["timestamp"] = headers["x-amz-date"]
+    assert headers["x-amz-date"] == datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%SZ")
+    auth = SigV4Auth(Credentials(access, secret, token), service, region)
+    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    assert headers["authorization"] == (
+        f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, "
+        f"SignedHeaders={auth.signed_headers(auth.headers_to_sign(request))}, Signature={signature}"
+    )
+    assert headers["content-length"] == str(len(body))
+
+
+def headers_of(head: bytes) -> Mapping[str, str]:
+    line, *lines = head.decode().removesuffix("\r\n\r\n").split("\r\n")
+    assert line.startswith("POST /")
+    return dict(text.split(": ", 1) for text in lines)
+
+
+def test_credentials_that_are_refreshed_and_the_next_day_give_another_signature():
+    refreshed = 0
+
+    def refresh() -> dict[str, str]:
+        nonlocal refreshed
+        refreshed += 1
+        # Expired at once: each use refreshes them.
+        expiry = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+        return {"access_key": f"a{refreshed}", "secret_key": f"s{refreshed}", "token": "t", "expiry_time": expiry}
+
+    credentials = RefreshableCredentials.create_from_metadata(refresh(), refresh, "test")
+    times = iter([1_000_000_000, 1_000_000_000, 1_000_086_400])
+    signer = Signer(credentials.get_frozen_credentials, "r", "s", "http://h/", AGENT, lambda: next(times))
+    heads = [headers_of(signer.head("X", b"")) for _ in range(3)]
+    assert len({head["authorization"].partition("Signature=")[2] for head in heads}) == 3
+    keys = [head["authorization"].partition("Credential=")[2].partition("/")[0] for head in heads]
+    assert keys == ["a2", "a3", "a4"]
+
+
+def test_many_threads_share_a_client(service):
+    _, ours = warmed(service)
+    failed: list[Callable[..., object] | BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for number in range(20):
+                ours.call("delete_message", {**QUEUE, "ReceiptHandle": f"{name} {number}"})
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    asked = sorted(body["ReceiptHandle"] for _, body in service.requests)
+    assert asked == sorted(f"{name} {number}" for name in range(8) for number in range(20))
