@@ -1,44 +1,43 @@
-"""Calls of AWS services that speak JSON (SQS, DynamoDB), at a sixth of the CPU that boto3 takes for one.
+"""Calls of AWS services that speak JSON (SQS), at a fraction of the CPU that boto3 takes for one.
 
 boto3 stays the one who knows: it finds region, endpoint and credentials, and its first call shows where requests go and
-how they are signed. Calls after it go the same way over kept-alive connections, with the body as JSON and a signature
-of Version 4 (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html). Where boto3
-does anything else (a proxy, another signature), boto3 goes on doing it.
+how they are signed. Calls after it go the same way: the body as JSON, signed by botocore's own signer, over
+kept-alive connections. What is left out is boto3's way through its service model, which costs most of a call. Where
+boto3 does anything else (a proxy, another signature), boto3 goes on doing it.
 """
 
-import hmac
 import json
 import os
 import ssl
-import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
-from hashlib import sha256
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
-import botocore.httpsession
-import botocore.parsers
-import botocore.utils
 import msgspec
-from botocore.exceptions import HTTPClientError
-
-from .kept_alive import Answer, Connections
+from botocore import httpsession, parsers, utils
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import EndpointConnectionError, HTTPClientError, ReadTimeoutError, SSLError
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _MEDIA: Final = ("application/x-amz-json-1.0", "application/x-amz-json-1.1")
+_KEPT: Final = ("content-type", "user-agent", "x-amzn-query-mode")
 _REFUSED: Final = 300
-_QUERY_MODE: Final = "x-amzn-query-mode"
-"""Sent to services that once spoke another protocol (SQS): they name errors as they did then, as boto3 does."""
-
-# No types.
-_httpsession: Any = botocore.httpsession
-_parsers: Any = botocore.parsers
-_utils: Any = botocore.utils
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_botocore: Any = (httpsession, parsers, utils)  # botocore has no types
+_httpsession, _parsers, _utils = _botocore
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
 
 
 @cache
@@ -80,104 +79,92 @@ class JsonClient:
         if route is None:
             return dict(getattr(self._client, operation)(**parameters))
         name: str = self._client.meta.method_to_api_mapping[operation]
-        body = _encoded(parameters)
-        answer = route.connections.post(route.signer.head(name, body), body)
+        answer = route.post(name, _encoded(parameters))
         if answer.status >= _REFUSED:
             raise self._error(name, answer)
-        return _decoded(answer.body)
+        return _decoded(answer.data)
 
     def _learn(self, request: Any, **_: Any) -> None:
         """Looks at what boto3 is about to send; boto3 sends it whatever this makes of it."""
         if self._route is None:
             self._route = _route_of(request, self._client)
 
-    def _error(self, name: str, answer: Answer) -> Exception:
+    def _error(self, name: str, answer: _Answer) -> Exception:
         shape = self._client.meta.service_model.operation_model(name).output_shape
-        told = {"status_code": answer.status, "headers": answer.headers, "body": answer.body}
+        told = {"status_code": answer.status, "headers": answer.headers, "body": answer.data}
         parsed: Any = _parsers.ResponseParserFactory().create_parser("json").parse(told, shape)
         error: Any = parsed.get("Error", {})
         kind: Any = self._client.exceptions.from_code(error.get("QueryErrorCode") or error.get("Code"))
         return kind(parsed, name)
 
 
+class _Connections:
+    """Kept-alive connections to one server. Thread-safe: a request has a connection to itself."""
+
+    def __init__(self, make: Callable[[], HTTPConnection], read_seconds: float) -> None:
+        self._make = make
+        self._read_seconds = read_seconds
+        self._idle: deque[HTTPConnection] = deque()
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> _Answer:
+        """Sends a request over an idle connection; over a new one where the server had closed that meanwhile."""
+        try:
+            kept = self._idle.pop()
+        except IndexError:
+            return self._exchange(self._open(), path, body, headers)
+        try:
+            return self._exchange(kept, path, body, headers)
+        except (RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            return self._exchange(self._open(), path, body, headers)
+
+    def _open(self) -> HTTPConnection:
+        connection = self._make()
+        connection.connect()
+        connection.sock.settimeout(self._read_seconds)
+        return connection
+
+    def _exchange(self, connection: HTTPConnection, path: str, body: bytes, headers: Mapping[str, str]) -> _Answer:
+        try:
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            answer = _Answer(response.status, dict(response.headers.items()), response.read())
+        except BaseException:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
+
+
 class _Route:
-    def __init__(self, connections: Connections, signer: "Signer") -> None:
-        self.connections = connections
-        self.signer = signer
-
-
-class Signer:
-    """Writes the head of requests to one service, signed.
-
-    Args:
-        credentials: gives the credentials to use now; the session's refresh themselves.
-        region: of the signature.
-        service: of the signature.
-        url: where requests go.
-        headers: ``content-type``, ``user-agent``, ``x-amz-target`` up to its last dot, and ``x-amzn-query-mode`` where
-            that is sent.
-        clock: seconds since 1970.
-    """
+    """The way to a service: its URL, what boto3 sends with every request, and how requests are signed."""
 
     def __init__(
-        self,
-        credentials: Callable[[], Any],
-        region: str,
-        service: str,
-        url: str,
-        headers: Mapping[str, str],
-        clock: Callable[[], float] = time.time,
+        self, url: str, headers: Mapping[str, str], sign: Callable[[Any], None], connections: _Connections
     ) -> None:
-        parts = urlsplit(url)
-        self._credentials = credentials
-        self._path = parts.path or "/"
-        self._host = parts.netloc
-        self._scope = (region, service, "aws4_request")
-        self._media, self._agent, self._target = (
-            headers[name] for name in ("content-type", "user-agent", "x-amz-target")
-        )
-        self._query_mode = headers.get(_QUERY_MODE)
-        self._clock = clock
-        self._key: tuple[tuple[str, str], bytes] = (("", ""), b"")
+        self._url = url
+        self._path = urlsplit(url).path or "/"
+        self._headers = {name: headers[name] for name in _KEPT if name in headers}
+        self._target = headers["x-amz-target"].rpartition(".")[0]
+        self._sign = sign
+        self._connections = connections
 
-    def head(self, operation: str, body: bytes) -> bytes:
-        """Request line and headers of a call, with the empty line after them.
-
-        Args:
-            operation: the service's name of it, ``SendMessageBatch``.
-            body: of the request.
-        """
-        credentials = self._credentials()
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock()))
-        token: str | None = credentials.token
-        headers = {"content-type": self._media, "host": self._host, "x-amz-date": moment}
-        if token:
-            headers["x-amz-security-token"] = token
-        headers["x-amz-target"] = f"{self._target}.{operation}"
-        if self._query_mode is not None:
-            headers[_QUERY_MODE] = self._query_mode
-        lines = "".join([f"{name}:{text}\n" for name, text in headers.items()])
-        names = ";".join(headers)
-        canonical = f"POST\n{self._path}\n\n{lines}\n{names}\n{sha256(body).hexdigest()}"
-        scope = "/".join((moment[:8], *self._scope))
-        text = f"{_ALGORITHM}\n{moment}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._signing_key(credentials.secret_key, moment[:8]), text.encode(), "sha256").hex()
-        sent = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return (
-            f"POST {self._path} HTTP/1.1\r\n{sent}"
-            f"authorization: {_ALGORITHM} Credential={credentials.access_key}/{scope}, "
-            f"SignedHeaders={names}, Signature={signature}\r\n"
-            f"user-agent: {self._agent}\r\ncontent-length: {len(body)}\r\n\r\n"
-        ).encode()
-
-    def _signing_key(self, secret: str, day: str) -> bytes:
-        known, key = self._key
-        if known != (secret, day):
-            key = f"AWS4{secret}".encode()
-            for part in (day, *self._scope):
-                key = hmac.digest(key, part.encode(), "sha256")
-            self._key = ((secret, day), key)
-        return key
+    def post(self, operation: str, body: bytes) -> _Answer:
+        headers = {**self._headers, "x-amz-target": f"{self._target}.{operation}"}
+        request: Any = AWSRequest("POST", self._url, headers, body)
+        self._sign(request)
+        try:
+            return self._connections.post(self._path, body, dict(request.headers.items()))
+        except ssl.SSLError as error:
+            raise SSLError(endpoint_url=self._url, error=error) from error
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
+        except OSError as error:
+            raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
+        except HTTPException as error:
+            raise HTTPClientError(error=error) from error
 
 
 def _route_of(request: Any, client: Any) -> _Route | None:
@@ -187,41 +174,33 @@ def _route_of(request: Any, client: Any) -> _Route | None:
     algorithm, _, signed = headers.get("authorization", "").partition(" ")
     if request.method != "POST" or media not in _MEDIA or algorithm != _ALGORITHM or "." not in target:
         return None
-    url = str(request.url)
-    if (
-        urlsplit(url).query
-        or client.meta.config.proxies
-        or client.meta.config.client_cert
-        or _utils.get_environ_proxies(url)
-    ):
+    url, config = str(request.url), client.meta.config
+    if urlsplit(url).query or config.proxies or config.client_cert or _utils.get_environ_proxies(url):
         return None
     session: Any = boto3.DEFAULT_SESSION
     credentials: Any = session and session.get_credentials()
     access_key, _, region, service, _ = signed.partition(",")[0].removeprefix("Credential=").split("/")
     if credentials is None or credentials.get_frozen_credentials().access_key != access_key:
         return None
-    config = client.meta.config
-    return _Route(
-        Connections(
-            url,
-            config.connect_timeout,
-            config.read_timeout,
-            lambda: _context(session._session.get_config_variable),
-        ),
-        Signer(
-            credentials.get_frozen_credentials,
-            region,
-            service,
-            url,
-            {"user-agent": "", **headers, "x-amz-target": target.rpartition(".")[0]},
-        ),
-    )
+
+    def sign(unsigned: Any) -> None:
+        signer: Any = SigV4Auth(credentials.get_frozen_credentials(), service, region)
+        signer.add_auth(unsigned)
+
+    return _Route(url, headers, sign, _connections_to(url, config, session._session.get_config_variable))
 
 
-def _context(variable: Callable[[str], str | None]) -> ssl.SSLContext:
-    """TLS that trusts what boto3 trusts."""
+def _connections_to(url: str, config: Any, variable: Callable[[str], str | None]) -> _Connections:
+    """Connections with boto3's timeouts, and TLS that trusts what boto3 trusts."""
+    parts = urlsplit(url)
+    host, seconds = parts.hostname or "", float(config.connect_timeout)
+    if parts.scheme == "http":
+        return _Connections(lambda: HTTPConnection(host, parts.port, timeout=seconds), float(config.read_timeout))
     trusted = variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or _httpsession.get_cert_path(True)
-    return ssl.create_default_context(cafile=trusted)
+    tls = ssl.create_default_context(cafile=trusted)
+    return _Connections(
+        lambda: HTTPSConnection(host, parts.port, timeout=seconds, context=tls), float(config.read_timeout)
+    )
 
 
 def _encoded(parameters: Mapping[str, Any]) -> bytes:

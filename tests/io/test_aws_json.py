@@ -3,29 +3,24 @@
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
 from botocore import UNSIGNED
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
-from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, SSLError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fan_identity.io.aws_json import Signer, json_client
+from fan_identity.io.aws_json import _Connections, json_client
 
 MEDIA = "application/x-amz-json-1.0"
 AGENT = {"content-type": MEDIA, "user-agent": "agent", "x-amz-target": "AmazonSQS"}
@@ -207,7 +202,7 @@ def test_an_answer_without_a_body_is_empty(service):
 def test_a_service_that_went_away_is_out_of_reach(service):
     _, ours = warmed(service)
     service.close()
-    ours._route.connections._idle.clear()  # a thread of the server's still holds the connection
+    ours._route._connections._idle.clear()  # a thread of the server's still holds the connection
     with pytest.raises(EndpointConnectionError):
         ours.call("list_queues", {})
 
@@ -275,7 +270,9 @@ def test_tls_refuses_a_certificate_nobody_signed_also_after_boto3s_call(tmp_path
         monkeypatch.setenv("AWS_CA_BUNDLE", certificate)
         ours = json_client(boto3_client(service.url))
         ours.call("list_queues", {})
-        ours._route.connections._context = ssl.create_default_context(cafile=other)
+        wrong = ssl.create_default_context(cafile=other)
+        port = int(service.url.rpartition(":")[2].strip("/"))
+        ours._route._connections = _Connections(lambda: HTTPSConnection("127.0.0.1", port, context=wrong), 5.0)
         with pytest.raises(SSLError):
             ours.call("list_queues", {})
     finally:
@@ -303,69 +300,6 @@ def self_signed(folder: Any, name: str = "server") -> str:
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return str(path)
-
-
-NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
-SECRETS = st.text("ABCxyz0189/+=", min_size=1, max_size=60)
-
-
-@given(
-    body=st.binary(max_size=300),
-    keys=st.tuples(NAMES, SECRETS, st.none() | SECRETS),
-    region=NAMES,
-    service=NAMES,
-    url=st.sampled_from(["https://sqs.eu-west-1.amazonaws.com/", "http://127.0.0.1:9324", "https://h:8443/a/b"]),
-    operation=NAMES,
-    mode=st.sampled_from([{}, {"x-amzn-query-mode": "true"}]),
-    moment=st.integers(0, 4_000_000_000),
-)
-def test_the_signature_is_botocores(body, keys, region, service, url, operation, mode, moment):
-    access, secret, token = keys
-    credentials = SimpleNamespace(access_key=access, secret_key=secret, token=token)
-    signer = Signer(lambda: credentials, region, service, url, AGENT | mode, lambda: moment + 0.9)
-    headers = headers_of(signer.head(operation, body))
-    request = AWSRequest("POST", url, data=body)
-    request.headers["Content-Type"] = MEDIA
-    request.headers["X-Amz-Target"] = f"AmazonSQS.{operation}"
-    for name, text in mode.items():
-        request.headers[name] = text
-    request.headers["X-Amz-Date"] = headers["x-amz-date"]
-    if token:
-        request.headers["X-Amz-Security-Token"] = token
-    request.context["timestamp"] = headers["x-amz-date"]
-    assert headers["x-amz-date"] == datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%SZ")
-    auth = SigV4Auth(Credentials(access, secret, token), service, region)
-    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
-    assert headers["authorization"] == (
-        f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, "
-        f"SignedHeaders={auth.signed_headers(auth.headers_to_sign(request))}, Signature={signature}"
-    )
-    assert headers["content-length"] == str(len(body))
-
-
-def headers_of(head: bytes) -> Mapping[str, str]:
-    line, *lines = head.decode().removesuffix("\r\n\r\n").split("\r\n")
-    assert line.startswith("POST /")
-    return dict(text.split(": ", 1) for text in lines)
-
-
-def test_credentials_that_are_refreshed_and_the_next_day_give_another_signature():
-    refreshed = 0
-
-    def refresh() -> dict[str, str]:
-        nonlocal refreshed
-        refreshed += 1
-        # Expired at once: each use refreshes them.
-        expiry = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-        return {"access_key": f"a{refreshed}", "secret_key": f"s{refreshed}", "token": "t", "expiry_time": expiry}
-
-    credentials = RefreshableCredentials.create_from_metadata(refresh(), refresh, "test")
-    times = iter([1_000_000_000, 1_000_000_000, 1_000_086_400])
-    signer = Signer(credentials.get_frozen_credentials, "r", "s", "http://h/", AGENT, lambda: next(times))
-    heads = [headers_of(signer.head("X", b"")) for _ in range(3)]
-    assert len({head["authorization"].partition("Signature=")[2] for head in heads}) == 3
-    keys = [head["authorization"].partition("Credential=")[2].partition("/")[0] for head in heads]
-    assert keys == ["a2", "a3", "a4"]
 
 
 def test_many_threads_share_a_client(service):
