@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 DEMO_FLAGS ?=
 
-.PHONY: services services-stop test-services test-services-slow help demo test lint format bench model prism lock clean
+.PHONY: services services-stop test-services test-services-slow flink flink-stop bench-streams help demo test lint format bench model prism lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -41,6 +41,15 @@ format: $(BIN)/.dev ## rewrite the code in the project's style
 
 bench: $(BIN)/.dev ## compare with a plain loop; memory; streaming latency
 	$(BIN)/python -m fan_identity.benchmarks.run
+
+bench-streams: $(BIN)/.dev ## queues and stores beside hand-written workers; latency (make services first)
+	$(BIN)/python -m fan_identity.benchmarks.streams.run
+
+flink: $(BIN)/.dev ## get and start a Flink cluster with Beam's job server, for the slow tests and for trying out
+	@$(BIN)/python deploy/flink/run.py start
+
+flink-stop: ## stop it
+	@$(BIN)/python deploy/flink/run.py stop
 
 model: $(BIN)/.dev ## train the embedded model anew
 	$(BIN)/python -m fan_identity.batch.train_scorecard

@@ -1,7 +1,7 @@
 """Starts Beam's Python workers on demand for a Flink on this machine: Beam's own worker pool, but for two things.
 
 It listens on loopback only: ``worker_pool_main`` listens on all interfaces, and who reaches it can have any code run.
-And it never kills a worker: Beam's runner calls the first worker of every job ``1-1``, so the pool, told to stop that of
+It never kills a worker: Beam's runner calls the first worker of every job ``1-1``, so the pool, told to stop one of
 one job, would kill that of another. A worker ends by itself when its runner hangs up. Takes the port.
 """
 
