@@ -87,7 +87,7 @@ def _refuse_unknown(job_service: Any, options: Any) -> None:
     options.get_all_options(add_extra_args_fn=parsers.append)
     _, unknown = parsers[0].parse_known_args(options._flags)  # Beam has no public way to them
     for flag in unknown:
-        name = flag.partition("=")[0].removeprefix("--")
+        name = str(flag).partition("=")[0].removeprefix("--")
         if flag.startswith("--") and name not in names:
             close: list[str] = difflib.get_close_matches(name, names, 1)
             meant = f"; did you mean --{close[0]}?" if close else ""
