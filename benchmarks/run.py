@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30, help="of streaming")
     arguments = parser.parse_args()
     which = arguments.which or ["throughput", "memory", "latency"]
-    print(f"{_machine()}; Python {platform.python_version()}, Beam {version('apache-beam')}")
+    print(f"{machine()}; Python {platform.python_version()}, Beam {version('apache-beam')}")
     if "throughput" in which:
         throughput.run(arguments.rounds, arguments.fans, arguments.fans // 20)
     if "memory" in which:
@@ -27,7 +27,8 @@ def main() -> None:
         latency.run(500, arguments.seconds)
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The machine, as figures need it beside them."""
     cpu = "unknown CPU"
     info = Path("/proc/cpuinfo")
     if info.exists():

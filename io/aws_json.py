@@ -104,10 +104,13 @@ class _Connections:
     def __init__(self, make: Callable[[], HTTPConnection], read_seconds: float) -> None:
         self._make = make
         self._read_seconds = read_seconds
+        self._process = os.getpid()
         self._idle: deque[HTTPConnection] = deque()
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> _Answer:
         """Sends a request over an idle connection; over a new one where the server had closed that meanwhile."""
+        if self._process != os.getpid():  # after a fork the other process uses them too
+            self._process, self._idle = os.getpid(), deque()
         try:
             kept = self._idle.pop()
         except IndexError:
@@ -127,7 +130,9 @@ class _Connections:
         try:
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
-            answer = _Answer(response.status, dict(response.headers.items()), response.read())
+            answer = _Answer(
+                response.status, {name.lower(): text for name, text in response.headers.items()}, response.read()
+            )
         except BaseException:
             connection.close()
             raise

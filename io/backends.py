@@ -247,9 +247,14 @@ class Backends:
         """The dead letters."""
         return open_dead_letters(self.dead_letters)
 
+    @property
+    def builds_profiles(self) -> bool:
+        """Whether profiles are built here, from the activities enqueued; else others know them."""
+        return scheme_of(self.arai) == "sqlite"
+
     def open_arai(self) -> AraiSource:
         """The source of profiles."""
-        if scheme_of(self.arai) == "sqlite":
+        if self.builds_profiles:
             return SqliteActivityLog(sqlite_store(self.arai, "arai"))
         from .accounts import AccountsClient  # noqa: PLC0415
         from .table_arai import TableArai  # noqa: PLC0415

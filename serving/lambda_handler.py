@@ -202,7 +202,8 @@ def _enqueue(invocation: Invocation, backends: Backends, batch: Batch[InputRecor
     decoded = steps.decode_activities(records, worker)
     scorable = steps.filter_scorable(decoded, rules, invocation.count)
     kept: Any = steps.keep_users_of_share(scorable, backends.open_flags(), worker, invocation.count)
-    backends.open_arai().observe([steps.facts_with_user(record) for record in kept.items])
+    if backends.builds_profiles:
+        backends.open_arai().observe([steps.facts_with_user(record) for record in kept.items])
     return steps.enqueue(kept, backends.open_queue(), backends.open_staging_queue(), worker, invocation.count)
 
 

@@ -98,7 +98,8 @@ class _Observe(BatchStep):
 
     @override
     def step(self, batch: Batch[DecodedRecord]) -> Batch[DecodedRecord]:
-        self._arai.observe([steps.facts_with_user(record) for record in batch.items])
+        if self._backends.builds_profiles:
+            self._arai.observe([steps.facts_with_user(record) for record in batch.items])
         return batch
 
 

@@ -158,29 +158,44 @@ def _take(source: _StreamSource, positions: dict[str, str], committed: PositionS
 
 
 class _StreamReader(PollingReader):
+    """Hands the stream's reader back at every checkpoint: whoever resumes from there, this or another, takes it up."""
+
     def __init__(self, source: _StreamSource, positions: dict[str, str]) -> None:
         super().__init__(source.pace)
         self._source = source
         self._address = _source_of(source.backends)
         self._flags = source.backends.open_flags()
-        self._reader = _take(source, positions, source.backends.open_positions())
+        self._committed = source.backends.open_positions()
+        self._positions = positions
+        self._reader: StreamReader | None = None
 
     @override
     def poll(self) -> Batch[RawRecord] | None:
         if not self._flags.is_enabled(self._source.backends.worker):
             return None  # switched off: the log keeps what comes
+        if self._reader is None:
+            self._reader = _take(self._source, self._positions, self._committed)
         return _poll(self._reader, self._address, self._source.limit)
 
     @override
     def get_checkpoint_mark(self) -> CheckpointMark:
-        return Position(msgspec.json.encode(self._reader.positions(), order="sorted").decode())
+        self._park()
+        return Position(msgspec.json.encode(self._positions, order="sorted").decode())
 
     @override
     def close(self) -> None:
+        self._park()
+
+    def _park(self) -> None:
+        if self._reader is None:
+            return
+        self._positions = self._reader.positions()
+        key = (self._source.backends, self._source.share)
         with _parking:
-            replaced = _parked.get((self._source.backends, self._source.share))
-            _parked[self._source.backends, self._source.share] = self._reader
-        if replaced is not None and replaced is not self._reader:
+            replaced = _parked.get(key)
+            _parked[key] = self._reader
+        self._reader = None
+        if replaced is not None:
             replaced.close()
 
 

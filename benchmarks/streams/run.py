@@ -4,7 +4,7 @@ import argparse
 import platform
 from importlib.metadata import version
 
-from ..run import _machine  # pyright: ignore[reportPrivateUsage]
+from ..run import machine  # pyright: ignore[reportPrivateUsage]
 from . import enqueue, latency, score
 from .systems import use_local_servers
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     use_local_servers()
-    print(f"{_machine()}; Python {platform.python_version()}, Beam {version('apache-beam')}")
+    print(f"{machine()}; Python {platform.python_version()}, Beam {version('apache-beam')}")
     enqueue_rate, score_rate = 2 * arguments.enqueue_rate, 2 * arguments.score_rate
     needed = "latency" in parts
     if "enqueue" in parts or (needed and not enqueue_rate):
