@@ -183,21 +183,16 @@ def remote(server, system, upstreams):
     return system
 
 
-def activities(first, last, begin):
-    """Activities by time, each user's every 100th, with the key they travel under."""
+def activities(first, last, begin, prefix):
+    """Activities by time, each user's every 100th, with the key they travel under.
+
+    Users are of one test only: all tests write into one Redis, where the newest wins.
+    """
+    users = [f"{prefix}-{n % USERS}" for n in range(first, last)]
+    facts = {"activityType": "login"}
     return [
-        (
-            f"fan-{n % USERS}",
-            json.dumps(
-                {
-                    "activityId": f"a{n}",
-                    "activityType": "login",
-                    "occurredAt": begin + n,
-                    "globalUserId": f"fan-{n % USERS}",
-                }
-            ).encode(),
-        )
-        for n in range(first, last)
+        (user, json.dumps({**facts, "activityId": f"a{n}", "occurredAt": begin + n, "globalUserId": user}).encode())
+        for n, user in zip(range(first, last), users, strict=True)
     ]
 
 
@@ -226,7 +221,7 @@ class Halves:
         ]
 
     def produce(self, first, last):
-        self.system.produce(self.topic, activities(first, last, self.begin))
+        self.system.produce(self.topic, activities(first, last, self.begin, self.names[0]))
 
     def scored(self):
         return len(self.system.items(self.system.settings["table"]))
@@ -264,7 +259,7 @@ class Halves:
         for user, scores in by_user.items():
             entry = cache.get(arm_cache_key(user))
             newest = scores[-1]
-            expected = (newest["SK"], newest["armRisk"], number - USERS + int(user.removeprefix("fan-")) + self.begin)
+            expected = (newest["SK"], newest["armRisk"], number - USERS + int(user.rpartition("-")[2]) + self.begin)
             stale += (latest[user], entry["arm_risk"], entry["timestamp"]) != expected
         books = {
             "lost": number - len(set(ids)),
