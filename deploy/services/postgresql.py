@@ -50,7 +50,7 @@ def launch(run: Path, port: int) -> Launch:
 def data_folder(run: Path) -> Path:
     """Where the database is: in ``data``; in its user's home where that user cannot get there (a checkout in /root)."""
     data = run / "data"
-    if os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in run.parents):
+    if os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in run.parents if folder.exists()):
         return data
     try:
         home = Path(pwd.getpwnam(_USER).pw_dir)
