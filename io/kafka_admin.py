@@ -1,7 +1,9 @@
 """Questions to a Kafka cluster: which partitions, which offsets. Answers are waited for with a deadline, or not at all.
 
-They go through librdkafka's admin client, whose calls can be begun without waiting for them. One such client serves
-all readers and position stores of an address in a process; it is safe in many threads.
+They go through librdkafka's admin client, whose calls can be begun without waiting for them; what concerns the group,
+through a consumer that joins no group. One of each serves all readers and position stores of an address in a process;
+they are safe in many threads. The admin client's own calls about groups are not used: where the group's coordinator has
+just moved or gone, or a new cluster has none yet, they crash the process (librdkafka issues 5040 and 4605).
 """
 
 import threading
@@ -15,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import stamina
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -59,7 +61,9 @@ _PASSING: Final = frozenset(
         _CODE._TRANSPORT,
     }
 )
+_WAITING: Final = frozenset({_CODE._TIMED_OUT, _CODE._WAIT_COORD})
 _TURN_SECONDS: Final = 0.05
+_GROUP_TURN_SECONDS: Final = 1.0
 _HINT_LENGTH: Final = 200
 
 
@@ -74,9 +78,11 @@ class KafkaAdmin:
         self._settings = settings
         self._trouble: KafkaError | None = None
         self._trouble_at = 0.0
-        properties: dict[str, Any] = {**client_properties(settings), "error_cb": self._note}
+        self._properties: dict[str, Any] = {**client_properties(settings), "error_cb": self._note}
+        self._making_group = threading.Lock()
+        self._group: Any = None
         with translated_configuration(settings):
-            self._client: Any = AdminClient(properties)
+            self._client: Any = AdminClient(self._properties)
 
     def _note(self, error: KafkaError) -> None:
         """Keeps what librdkafka says between requests: it goes on trying and does not fail by itself."""
@@ -147,24 +153,64 @@ class KafkaAdmin:
         """The group's committed offsets; partitions without one are left out. Raises as ``partitions`` does."""
         if not partitions:
             return {}
-        group, topic = self._settings.group, self._settings.topic
+        places = [TopicPartition(self._settings.topic, number) for number in partitions]
+        began = time.monotonic()
+        deadline = began + seconds
+        try:
+            for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=seconds, wait_max=1.0):
+                with attempt:
+                    found = self._committed(places, began, deadline)
+                    return {int(place.partition): int(place.offset) for place in found if place.offset >= 0}
+        except KafkaException as error:
+            raise self._translated(error) from None
+        raise AssertionError("a retried call returns or raises")
 
-        def ask(timeout: float) -> dict[str, "Future[Any]"]:
-            wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number) for number in partitions])
-            return self._client.list_consumer_group_offsets([wanted], request_timeout=timeout)
+    def _committed(self, places: list[TopicPartition], began: float, deadline: float) -> list[TopicPartition]:
+        group = self._group_consumer()
+        while True:
+            try:
+                left = max(deadline - time.monotonic(), 0.1)
+                found: list[TopicPartition] = group.committed(places, min(left, _GROUP_TURN_SECONDS))
+                break
+            except KafkaException as error:
+                group.poll(0)  # serves the callback that notes troubles
+                if (refusal := self._refusal(began)) is not None:
+                    raise refusal from None
+                if _cause(error).code() not in _WAITING or time.monotonic() >= deadline:
+                    raise
+        for place in found:
+            problem: Any = place.error
+            if problem is not None and problem.code() not in _ABSENT:
+                raise KafkaException(problem)
+        self._trouble = None
+        return found
 
-        answer: Any = self._ask(ask, seconds)[group]
-        for place in answer.topic_partitions:
-            if place.error is not None and place.error.code() not in _ABSENT:
-                raise self._translated(KafkaException(place.error))
-        return {int(place.partition): int(place.offset) for place in answer.topic_partitions if place.offset >= 0}
+    def _group_consumer(self) -> Any:
+        with self._making_group:
+            if self._group is None:
+                owned = {"group.id": self._settings.group, "enable.auto.commit": False}
+                with translated_configuration(self._settings):
+                    self._group = Consumer({**self._properties, **owned, "isolation.level": "read_committed"})
+            return self._group
 
-    def begin_commit(self, offsets: Mapping[int, int], seconds: float) -> "Future[Any]":
-        """Commits offsets of the group without waiting."""
-        group, topic = self._settings.group, self._settings.topic
-        places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
-        request = [ConsumerGroupTopicPartitions(group, places)]
-        return self._client.alter_consumer_group_offsets(request, request_timeout=seconds)[group]
+    def begin_commit(self, offsets: Mapping[int, int]) -> "Future[list[TopicPartition]]":
+        """Commits offsets of the group without waiting. librdkafka gives up after a minute or two.
+
+        Returns:
+            The partitions, each with its error where it has one.
+        """
+        places = [TopicPartition(self._settings.topic, partition, offset) for partition, offset in offsets.items()]
+        answer: Future[list[TopicPartition]] = Future()
+
+        def commit() -> None:
+            try:
+                answer.set_result(self._group_consumer().commit(offsets=places, asynchronous=False))
+            except Exception as error:  # raised again by result()
+                answer.set_exception(error)
+
+        # Not of a pool: the process could not end while a broker that is away is waited for.
+        threading.Thread(target=commit, name="commit offsets", daemon=True).start()
+        return answer
 
     def _ask(self, begin: Callable[[float], Mapping[Key, "Future[Answer]"]], seconds: float) -> dict[Key, Answer]:
         self._client.poll(0)  # what was between requests is not this one's

@@ -7,15 +7,12 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
-
 from .addresses import Address
 from .kafka_address import KafkaSettings, kafka_settings, offset_of, partition_of
 from .kafka_admin import KafkaAdmin, admin_of
 
 _log = logging.getLogger(__name__)
 
-_SECONDS: Final = 10.0
 _EXIT_SECONDS: Final = 3.0
 
 
@@ -101,15 +98,10 @@ class _Committer:
             return not self._sending and not self._waiting
 
     def _send(self) -> None:
-        """Sends what waits unless a request is under way; its answer comes to ``_sent`` in librdkafka's thread."""
+        """Sends what waits unless a request is under way; its answer comes to ``_sent`` in a thread of its own."""
         if self._waiting and not self._sending:
             self._sending, self._waiting = self._waiting, {}
-            try:
-                answer = self._admin.begin_commit(self._sending, _SECONDS)
-            except KafkaException as error:
-                answer = Future[Any]()
-                answer.set_exception(error)
-            answer.add_done_callback(self._sent)
+            self._admin.begin_commit(self._sending).add_done_callback(self._sent)
 
     def _sent(self, answer: "Future[Any]") -> None:
         error = _error_of(answer)
@@ -132,7 +124,7 @@ def _error_of(answer: "Future[Any]") -> str | None:
     if failure is not None:
         cause: Any = failure.args[0] if failure.args else failure
         return str(cause.name()) if hasattr(cause, "name") else type(failure).__name__
-    places: Any = answer.result().topic_partitions
+    places: Any = answer.result()
     return next((str(place.error.name()) for place in places if place.error is not None), None)
 
 

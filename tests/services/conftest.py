@@ -189,6 +189,7 @@ class System:
         self._unique = unique
         self._sqs_at, self._dynamodb_at, self._kafka_at = sqs, dynamodb, kafka
         self._tables: list[str] = []
+        self._queues: list[str] = []
         self.prefix = unique("fan")
         self.settings: dict[str, str] = dict(_AWS)
         self.sqs: Any = boto3.client("sqs", endpoint_url=sqs)
@@ -213,20 +214,28 @@ class System:
         return f"kafka://{self._kafka_at}/{name}"
 
     def produce(self, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
-        """Sends (key, value) to a topic."""
+        """Sends (key, value) to a topic, in order."""
+        # Without idempotence a request that is tried again may land behind the next one.
         producer = Producer(
             {
-                "bootstrap.servers": KAFKA,
+                "bootstrap.servers": self._kafka_at,
                 "linger.ms": 5,
                 "enable.idempotence": True,
                 "compression.type": "gzip",
                 "message.max.bytes": 3_000_000,  # the broker looks at the compressed size
             }
         )
+        failed: list[object] = []
         for key, value in records:
-            producer.produce(topic.rpartition("/")[2], value, key=key.encode())
+            producer.produce(
+                topic.rpartition("/")[2],
+                value,
+                key=key.encode(),
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
             producer.poll(0)
-        assert producer.flush(60) == 0
+        assert producer.flush(120) == 0
+        assert not failed, failed[0]
 
     def stream(self, shards: int = 2) -> str:
         """A new Kinesis stream's address."""
@@ -248,7 +257,8 @@ class System:
     def queue(self, *, fifo: bool = True) -> str:
         """A new queue's address."""
         name = self._unique("queue") + (".fifo" if fifo else "")
-        self.sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})
+        made = self.sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})
+        self._queues.append(made["QueueUrl"])
         return f"sqs://{name}?endpoint={self._sqs_at}"
 
     def send(self, queue: str, *bodies: bytes, group: str = "g") -> None:
@@ -356,7 +366,9 @@ class System:
         return found
 
     def close(self) -> None:
-        """Deletes its tables: DynamoDB Local slows down with many."""
+        """Deletes its tables and queues: DynamoDB Local and ElasticMQ slow down with many."""
+        for url in self._queues:
+            self.sqs.delete_queue(QueueUrl=url)
         for name in self._tables:
             self.dynamodb.delete_table(TableName=name)
 
