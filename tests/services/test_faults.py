@@ -138,7 +138,7 @@ def test_a_group_behind_a_failing_message_waits_and_no_other_notices(cli, remote
     remote.use(model=f"{proxy.address}/model/score?deadline=3")
     ledger.send()
     scoring = streaming(cli, remote, "scoreUsers")
-    scoring.until(lambda: ledger.settled() == len(healthy) * EACH, "the others are scored")
+    scoring.until(lambda: ledger.settled() >= len(healthy) * EACH, "the others are scored")
     assert {item["globalUserId"] for item in ledger.scores()} == set(healthy)
     proxy.rule = lambda _, body: None
     scoring.until(lambda: ledger.settled() == NUMBER, "the group goes on")
