@@ -652,6 +652,7 @@ class HttpProxy:
     Attributes:
         seen: requests by operation.
         struck: those that suffered, by operation.
+        held: how many requests ``freeze`` holds back now.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -660,9 +661,10 @@ class HttpProxy:
         self.struck: Counter[str] = Counter()
         self._upstream = urlsplit(upstream).netloc
         self._lock = threading.Lock()
-        self._open = threading.Event()
-        self._open.set()
-        self._in_flight = 0
+        self._changed = threading.Condition(self._lock)
+        self._frozen: frozenset[str] | None = frozenset()
+        self._in_flight: Counter[str] = Counter()
+        self.held = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._server.block_on_close = False
@@ -689,7 +691,7 @@ class HttpProxy:
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        self._enter()
+        self._enter(operation)
         try:
             with self._lock:
                 self.seen[operation] += 1
@@ -711,21 +713,25 @@ class HttpProxy:
                     request.close_connection = True
                     return
         finally:
-            with self._lock:
-                self._in_flight -= 1
+            with self._changed:
+                self._in_flight[operation] -= 1
+                self._changed.notify_all()
         request.send_response(status)
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(answer)))
         request.end_headers()
         request.wfile.write(answer)
 
-    def _enter(self) -> None:
-        while True:
-            self._open.wait()
-            with self._lock:
-                if self._open.is_set():
-                    self._in_flight += 1
-                    return
+    def _enter(self, operation: str) -> None:
+        with self._changed:
+            if self._holds(operation):
+                self.held += 1
+                self._changed.wait_for(lambda: not self._holds(operation))
+                self.held -= 1
+            self._in_flight[operation] += 1
+
+    def _holds(self, operation: str) -> bool:
+        return self._frozen is None or operation in self._frozen
 
     def _forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes, str]:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host", "connection")}
@@ -737,20 +743,22 @@ class HttpProxy:
         finally:
             connection.close()
 
-    def freeze(self) -> None:
-        """Lets no request through from now on, and waits until the server answered those it has."""
-        with self._lock:
-            self._open.clear()
-        deadline = time.monotonic() + 60
-        while self._in_flight:
-            assert time.monotonic() < deadline, "requests under way do not end"
-            time.sleep(0.002)
+    def freeze(self, *operations: str) -> None:
+        """Holds requests back from now on, all or those named; waits until the server answered those under way."""
+        with self._changed:
+            self._frozen = frozenset(operations) or None
+            answered = self._changed.wait_for(
+                lambda: not any(number for name, number in self._in_flight.items() if self._holds(name)), 60
+            )
+        assert answered, "requests under way do not end"
 
     def thaw(self) -> None:
-        self._open.set()
+        with self._changed:
+            self._frozen = frozenset()
+            self._changed.notify_all()
 
     def close(self) -> None:
-        self._open.set()
+        self.thaw()
         self._server.shutdown()
         self._server.server_close()
 

@@ -7,8 +7,8 @@ was killed.
 DynamoDB Local and ElasticMQ store in memory and come back empty, which no real DynamoDB or SQS does. What was written
 before is gone then, and no worker could bring it back; what can hold, and is tested, is that nothing was acknowledged
 that was not written when the server died, that the worker says so (exit code 3), and that a replay of the source makes
-everything whole. To compare with what was written, a proxy before the server first holds all requests back and waits
-for the answers of those under way; then the server is killed, and then the held requests find it dead.
+everything whole. To compare with what was written, a proxy before the server first holds back the requests in question
+and waits for the answers of those under way; then the server is killed, and then the held requests find it dead.
 """
 
 import json
@@ -149,11 +149,15 @@ def test_a_table_that_dies_has_what_was_acknowledged(
     configured(tables, remote, tables, upstreams)
     direct = tables.settings["table"]
     ledger = make_ledger(20, 30, of=tables)
-    ledger.send()
+    queue = tables.settings["queue"]
+    half = len(ledger.fed) // 2
     tables.use(table=through(proxy, direct), dead_letters=through(proxy, direct))
     running = streaming(cli, tables, "scoreUsers")
-    running.until(lambda: tables.depth(tables.settings["queue"]) <= len(ledger.fed) // 2, "half are done")
-    proxy.freeze()
+    ledger.send(ledger.fed[:half])
+    running.until(lambda: tables.depth(queue) == 0, "half are done")  # and every user's ARAI is stored
+    proxy.freeze("BatchWriteItem", "PutItem", "UpdateItem")
+    ledger.send(ledger.fed[half:])
+    running.until(lambda: proxy.held, "scores are about to be written")
     written = {item["activityId"] for item in ledger.scores()}
     database.kill9()
     proxy.thaw()
@@ -192,10 +196,11 @@ def test_a_queue_that_dies_under_the_enqueue_worker(
     first, *others = parts(ledger.fed, 3)
     remote.produce(topic, ledger.records(first))
     running.until(lambda: committed(topic), "offsets are committed")
+    proxy.freeze("SendMessageBatch")
+    queued = set(ledger.ids_in_queue())
     for part in others:
         remote.produce(topic, ledger.records(part))
-    proxy.freeze()
-    queued = set(ledger.ids_in_queue())
+    running.until(lambda: proxy.held, "a batch is about to be sent")
     service.kill9()
     proxy.thaw()
     assert running.wait().code == 3
@@ -253,13 +258,15 @@ def test_a_queue_that_dies_under_the_scoring_worker(
     queues.use(queue=through(proxy, direct))
     running = streaming(cli, queues, "scoreUsers")
     running.until(lambda: queues.depth(direct) <= len(ledger.fed) // 2, "half are done")
-    proxy.freeze()
+    proxy.freeze("DeleteMessageBatch")
+    running.until(lambda: proxy.held or not queues.depth(direct), "a batch is about to be acknowledged")
     acknowledged = len(ledger.fed) - queues.depth(direct)
-    written = ledger.settled()
+    held, written = proxy.held, ledger.settled()
     service.kill9()
     proxy.thaw()
     assert running.wait().code == 3
     assert 0 < acknowledged <= written
+    assert not held or acknowledged < written, "what is about to be acknowledged is written"
     print_figures("ElasticMQ killed", fed=len(ledger.fed), written=written, acknowledged=acknowledged)
     service.start()
     queues.sqs.create_queue(QueueName=name_of(direct), Attributes={"FifoQueue": "true"})
