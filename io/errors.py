@@ -25,3 +25,20 @@ class BackendUnavailableError(FanIdentityError):
     """A backend is out of reach, a disk is full, a file vanished: the same command may work later."""
 
     exit_code: ClassVar[int] = 3
+
+
+class UnavailableError(BackendUnavailableError):
+    """A data source of the API gave no answer in its time, or none that can be used.
+
+    Args:
+        source: its name, as the API's errors and extensions show it: ``arm``, ``campaigns`` …
+        problem: one line without personal data, for the log.
+    """
+
+    def __init__(self, source: str, problem: str = "no answer") -> None:
+        super().__init__(source, problem)
+        self.source = source
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.problem}"

@@ -4,8 +4,9 @@ Secrets belong in the environment and are read where they are used; none is prin
 """
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
     @classmethod
     def _parse_durations(cls, value: object) -> object:
         """Durations are written 7d, 12h, 30m, 45s or 500ms."""
-        return _duration(value) if isinstance(value, str) else value
+        return duration(value) if isinstance(value, str) else value
 
     @field_validator("internal_accounts", mode="before")
     @classmethod
@@ -95,7 +96,12 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "mill
 _DURATION = re.compile(r"([0-9]{1,6})(d|h|ms|m|s)")
 
 
-def _duration(text: str) -> timedelta:
+def duration(text: str) -> timedelta:
+    """Reads ``7d``, ``12h``, ``30m``, ``45s`` or ``500ms``.
+
+    Raises:
+        ValueError: it is written differently.
+    """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError("write a number and a unit, such as 7d, 12h, 30m, 45s or 500ms")
@@ -108,9 +114,17 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         UsageError: naming each setting that does not fit and what was expected.
     """
+    return load(Settings, flags)
+
+
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+def load(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSettings:
+    """``load_settings`` for settings that go further. Raises the same."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**given)
+        return kind(**given)
     except ValidationError as error:
         # The value is not repeated: it may be a secret or a user id.
         problems = "; ".join(

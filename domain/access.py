@@ -1,0 +1,62 @@
+"""Who asks, and what they may see."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class CallerKind(StrEnum):
+    """What kind of caller asks."""
+
+    NOBODY = "nobody"
+    USER = "user"
+    SERVICE = "service"
+    API_KEY = "api_key"
+
+
+READ_ANY_SCOPE = "fanscore:read"
+"""The scope with which a service or an API key may read any fan's scores."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A caller, after authentication; what AppSync calls ``ctx.identity``.
+
+    Attributes:
+        kind: how the caller was identified.
+        subject: of a user the globalUserId; of a service its client id; of an API key its name, never the key.
+        member_id: of a user, where the token says it.
+        scopes: what a service or an API key may do.
+        claims: of the token, as verified; empty for others.
+        source_ip: addresses the request came from, the nearest first.
+    """
+
+    kind: CallerKind = CallerKind.NOBODY
+    subject: str = ""
+    member_id: str | None = None
+    scopes: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = {}
+    source_ip: tuple[str, ...] = ()
+
+    @property
+    def user_id(self) -> str | None:
+        """The globalUserId of a signed-in user; None for every other caller."""
+        return self.subject if self.kind is CallerKind.USER else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the caller showed a valid token or key."""
+        return self.kind is not CallerKind.NOBODY
+
+    @property
+    def reads_any_fan(self) -> bool:
+        """Whether the caller may read any fan's scores: a service or an API key with the scope."""
+        return self.kind in (CallerKind.SERVICE, CallerKind.API_KEY) and READ_ANY_SCOPE in self.scopes
+
+    def may_read(self, global_user_id: str) -> bool:
+        """Whether the caller may read this fan's scores: their own, or any. Ids are compared as they stand."""
+        return self.reads_any_fan or (self.user_id is not None and self.user_id == global_user_id)
+
+
+NOBODY = Identity()

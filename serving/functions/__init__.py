@@ -1,0 +1,1 @@
+"""The API's functions, one module each, under the reference's names."""

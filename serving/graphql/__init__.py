@@ -1,0 +1,1 @@
+"""GraphQL: the schema, its limits, and how a document is run."""

@@ -1,0 +1,1 @@
+"""Who a caller is: tokens, API keys, and how often they may ask."""
