@@ -50,8 +50,8 @@ class ServingSettings(Settings):
     token_audience: str | None = None
     token_jwks: str | None = None
     token_algorithms: Annotated[tuple[str, ...], NoDecode] = ("RS256", "ES256")
-    token_user_claim: str = "sub"
-    token_member_claim: str = "memberId"
+    token_user_claim: str = "sub"  # noqa: S105 - a claim's name
+    token_member_claim: str = "memberId"  # noqa: S105
     api_keys: str | None = None
     account_fanscore_table: str | None = None
     demand_table: str | None = None
