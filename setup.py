@@ -54,12 +54,6 @@ setup(
         "fan_identity.serving": ["pages/*"],
         "fan_identity.serving.graphql": ["*.graphql"],
     },
-        "fan_identity": ["py.typed"],
-        "fan_identity.io": ["*.json"],
-        "fan_identity.batch": ["*.html.j2"],
-        "fan_identity.serving": ["*.html.j2", "pages/*"],
-        "fan_identity.serving.graphql": ["*.graphql"],
-    },
     cmdclass={"build_py": BuildWithoutSetup},
     install_requires=[
         "aiohttp>=3.12",
