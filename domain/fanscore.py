@@ -30,7 +30,7 @@ class Boosts:
 
     Attributes:
         arm: by account risk, 1 (least) to 5.
-        event: by how great the demand for the event is, for fans who registered for it.
+        event: by how great the demand for the event is: `low` to `extreme`.
         model: (bot-or-not score up to and including, points), ascending; a score beyond the last has its points.
     """
 

@@ -14,6 +14,9 @@ _SQS_GROUP_ID = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,
 _HASHED_GROUP = "sha256-"
 _LOGGABLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 LATEST_SK = "LATEST"
+MEMBER_SCORE_SK = "SCORE"
+BON_IMPORT_PK = "IMPORT#botOrNot"
+ACTIVE_SK = "ACTIVE"
 
 
 def _sha256(text: str) -> str:
@@ -33,6 +36,16 @@ def user_token(global_user_id: str) -> str:
 def user_pk(global_user_id: str) -> str:
     """The partition key of a user's items: ``USER#<globalUserId>``."""
     return "USER#" + user_token(global_user_id)
+
+
+def member_pk(member_id: str) -> str:
+    """The partition key of a member's items in the account fan score table: ``MEMBER#<memberId>``."""
+    return "MEMBER#" + user_token(member_id)
+
+
+def bon_sk(version: str) -> str:
+    """The sort key of a user's bot-or-not score in an import: ``BON#<version>``."""
+    return f"BON#{version}"
 
 
 def score_sk(time_ms: int, activity_id: str) -> str:
