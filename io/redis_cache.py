@@ -8,11 +8,8 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 import redis.exceptions as errors
@@ -22,14 +19,9 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from .addresses import Address, check_options
+from .addresses import Address
 from .errors import BackendUnavailableError, UsageError
-
-PASSWORD_VARIABLE: Final = "FAN_IDENTITY_REDIS_PASSWORD"  # noqa: S105 - its name, not a password
-"""The environment variable with the password; it goes before one in the address."""
-
-SCHEMES: Final = frozenset({"redis", "rediss", "redis-cluster", "rediss-cluster"})
-"""What addresses of this cache begin with; a double s is TLS."""
+from .redis_address import PASSWORD_VARIABLE, SCHEMES, RedisServer, redis_server_of
 
 _VERSION: Final = "version"
 _CHUNK: Final = 500
@@ -37,8 +29,6 @@ _SOCKET_SECONDS: Final = 2.0
 _DEADLINE_SECONDS: Final = 30.0
 _CHECK_SECONDS: Final = 5.0
 _QUICK_RETRIES: Final = 2
-_DEFAULT_PORT: Final = 6_379
-_DB_DIGITS: Final = 5
 
 # Versions are compared byte by byte: Lua's < goes by the server's locale.
 _SCRIPT: Final = """
@@ -60,6 +50,8 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+__all__ = ["PASSWORD_VARIABLE", "SCHEMES", "RedisArmCache"]
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -86,27 +78,6 @@ class _PassingError(BackendUnavailableError):
     """Out of reach for now; tried again until the deadline."""
 
 
-@dataclass(frozen=True)
-class _Server:
-    """Where a cache is; printed without credentials."""
-
-    scheme: str
-    host: str
-    port: int
-    db: int
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca: str | None = None
-
-    @property
-    def cluster(self) -> bool:
-        return self.scheme.endswith("-cluster")
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}" + ("" if self.cluster else f"/{self.db}")
-
-
 class RedisArmCache:
     """The ARM cache at ``redis://host:port/db``, ``rediss://`` (TLS), ``redis-cluster://`` or ``rediss-cluster://``.
 
@@ -118,7 +89,7 @@ class RedisArmCache:
     BackendUnavailableError where it is out of reach until the deadline.
     """
 
-    def __init__(self, server: _Server, setting: str, deadline_seconds: float = _DEADLINE_SECONDS) -> None:
+    def __init__(self, server: RedisServer, setting: str, deadline_seconds: float = _DEADLINE_SECONDS) -> None:
         self._server = server
         self._setting = setting
         self._deadline_seconds = deadline_seconds
@@ -137,7 +108,7 @@ class RedisArmCache:
         Raises:
             UsageError: it is no such address.
         """
-        return cls(_server_of(address, setting), setting, deadline_seconds)
+        return cls(redis_server_of(address, setting), setting, deadline_seconds)
 
     def put_if_newer(self, entries: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Writes each (key, version, value) unless the key has that version or a greater one, by UTF-8 bytes.
@@ -211,7 +182,7 @@ class RedisArmCache:
             raise _translated(error, server, f"--{self._setting}: {server}") from None
 
 
-def _translated(error: Exception, server: _Server, name: str) -> UsageError | BackendUnavailableError:
+def _translated(error: Exception, server: RedisServer, name: str) -> UsageError | BackendUnavailableError:
     kind, text = type(error).__name__, str(error)
     mistake: str | None = None
     if isinstance(error, _REFUSED):
@@ -254,39 +225,8 @@ def _stored(version: str, value: Mapping[str, Any]) -> bytes:
     return _encode({**value, _VERSION: version})
 
 
-def _server_of(address: Address, setting: str) -> _Server:
-    check_options(address, setting, {"ca"})
-    usage = UsageError(
-        f"--{setting}: write {address.scheme}://host:port" + ("" if "cluster" in address.scheme else "/0")
-    )
-    if address.scheme not in SCHEMES:
-        raise usage
-    try:
-        parts = urlsplit(f"//{address.target}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise usage from None
-    db = parts.path.strip("/")
-    if not host or parts.fragment or not (not db or (db.isascii() and db.isdigit() and len(db) <= _DB_DIGITS)):
-        raise usage
-    server = _Server(
-        scheme=address.scheme,
-        host=host,
-        port=port or _DEFAULT_PORT,
-        db=int(db or 0),
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-        ca=address.options.get("ca"),
-    )
-    if server.cluster and server.db:
-        raise UsageError(f"--{setting}: a cluster has database 0 only; write {server}")
-    if server.ca is not None and not Path(server.ca).is_file():
-        raise UsageError(f"--{setting}: option ca names no file")
-    return server
-
-
 @cache
-def _client(server: _Server, password: str | None) -> Any:
+def _client(server: RedisServer, password: str | None) -> Any:
     """The client of a server, one a process. A forked process may go on using it."""
     parameters: dict[str, Any] = {
         "host": server.host,
@@ -297,7 +237,7 @@ def _client(server: _Server, password: str | None) -> Any:
         "socket_connect_timeout": _SOCKET_SECONDS,
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), _QUICK_RETRIES),
     }
-    if server.scheme.startswith("rediss"):
+    if server.tls:
         parameters |= {"ssl": True, "ssl_ca_certs": server.ca}
     if server.cluster:
         return RedisCluster(**parameters)
