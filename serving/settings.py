@@ -39,6 +39,7 @@ class ServingSettings(Settings):
         events: ``eventbridge://bus``, where ``user.upsert`` goes; None to keep events in the outbox.
         outbox: ``sqlite:///file`` where events wait until they are published; the store where None.
         arm_fallback: whether the ARM lookup reads the table while the cache is away.
+        arm_deadline: what a lookup waits for the ARM cache at most.
         boosts: points by ARM, event demand and bot-or-not score, as JSON.
         upstream_deadline: what a request waits for an upstream at most, its retries included.
     """
@@ -65,10 +66,11 @@ class ServingSettings(Settings):
     events: str | None = None
     outbox: str | None = None
     arm_fallback: bool = True
+    arm_deadline: timedelta = Field(default=timedelta(milliseconds=100), gt=timedelta(0))
     boosts: Boosts = DEFAULT_BOOSTS
     upstream_deadline: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
 
-    @field_validator("upstream_deadline", mode="before")
+    @field_validator("upstream_deadline", "arm_deadline", mode="before")
     @classmethod
     def _parse_deadline(cls, value: object) -> object:
         return duration(value) if isinstance(value, str) else value
