@@ -60,6 +60,7 @@ setup(
         "apache-beam>=2.77,<3",
         "ariadne>=0.26",
         "boto3>=1.40",
+        "cachetools>=6",
         "confluent-kafka>=2.11",
         "crawler-user-agents>=1.40",
         "google-cloud-pubsub>=2.31",

@@ -1,9 +1,10 @@
 """calcAccountScore: the account fan score with all its boosts, from what was stashed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...domain.fanscore import fan_score
-from ..context import Context
+from ..context import Context, unavailable
 from ..pipeline import Function
 
 
@@ -13,11 +14,18 @@ async def request(ctx: Context) -> None:
 
 
 def response(ctx: Context) -> dict[str, Any] | None:
-    """The score, or None for a fan nobody has scored."""
+    """The score, or None for a fan nobody has scored.
+
+    Raises:
+        FunctionError: 503, there is no score and a table was away.
+    """
     raw = ctx.stash.get("rawScore", ctx.stash.get("score"))
     if raw is None:
+        # A table that was away may have had it: unknown and unavailable are never mixed up.
+        if (error := ctx.stash.get("scoreError")) is not None:
+            raise unavailable(error)
         return None
-    event = ctx.stash.get("eventData") or {}
+    event: Mapping[str, Any] = ctx.stash.get("eventData") or {}
     boosts = ctx.request.boosts
     arm = ctx.stash.get("armBoost", 0.0)
     of_event = boosts.of_event(event.get("demandLevel"))
@@ -34,5 +42,5 @@ CALC_ACCOUNT_SCORE = Function(
     "none",
     request,
     response,
-    reads=frozenset({"score", "rawScore", "armBoost", "eventData", "botScore"}),
+    reads=frozenset({"score", "rawScore", "scoreError", "armBoost", "eventData", "botScore"}),
 )

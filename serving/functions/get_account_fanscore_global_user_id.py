@@ -15,6 +15,8 @@ async def request(ctx: Context) -> Any:
 def response(ctx: Context) -> float | None:
     """Stashes the score where there is one. With the table away the score may still come by member."""
     ctx.degrade()
+    if ctx.error is not None:
+        ctx.stash["scoreError"] = ctx.error
     score = None if ctx.result is None else ctx.result.get("accountScore")
     if isinstance(score, int | float):
         ctx.stash["score"] = score
@@ -23,5 +25,5 @@ def response(ctx: Context) -> float | None:
 
 
 GET_ACCOUNT_FANSCORE_GLOBAL_USER_ID = Function(
-    "getAccountFanscoreGlobalUserId", "fan_identity_table", request, response, writes=frozenset({"score"})
+    "getAccountFanscoreGlobalUserId", "fan_identity_table", request, response, writes=frozenset({"score", "scoreError"})
 )

@@ -1,5 +1,6 @@
 """getAccountFanscoreMemberId: a fan's score by memberId, from the account fan score table."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...domain.keys import MEMBER_SCORE_SK, member_pk
@@ -20,9 +21,12 @@ async def request(ctx: Context) -> Any:
 def response(ctx: Context) -> float | None:
     """Stashes score and raw score."""
     ctx.degrade()
-    score = None if ctx.result is None else ctx.result.get("score")
+    if ctx.error is not None:
+        ctx.stash["scoreError"] = ctx.error
+    item: Mapping[str, Any] = ctx.result or {}
+    score = item.get("score")
     if isinstance(score, int | float):
-        raw = ctx.result.get("rawScore")
+        raw = item.get("rawScore")
         ctx.stash["score"] = score
         ctx.stash["rawScore"] = raw if isinstance(raw, int | float) else score
         return score
@@ -42,5 +46,5 @@ GET_ACCOUNT_FANSCORE_MEMBER_ID = Function(
     request,
     response,
     reads=frozenset({"score"}),
-    writes=frozenset({"score", "rawScore"}),
+    writes=frozenset({"score", "rawScore", "scoreError"}),
 )

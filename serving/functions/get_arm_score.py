@@ -19,4 +19,13 @@ def response(ctx: Context) -> int | None:
     return arm_score
 
 
+def lookup_response(ctx: Context) -> ArmScore | None:
+    """Account risk with its age and model; None for an unknown fan alone."""
+    ctx.raise_error()
+    return ctx.result
+
+
 GET_ARM_SCORE = Function("getArmScore", "arm_scoring", request, response, writes=frozenset({"armScore", "armBoost"}))
+
+LOOK_UP_ARM_SCORE = Function("getArmScore", "arm_scoring", request, lookup_response)
+"""The lookup for its own sake: there an outage is an error, never null."""

@@ -18,6 +18,8 @@ async def request(ctx: Context) -> Any:
 def response(ctx: Context) -> Any:
     """Stashes the event's data; with the table away the boost is 0."""
     ctx.degrade()
+    if ctx.error is not None:
+        ctx.stash["demandError"] = ctx.error
     ctx.stash["eventData"] = ctx.result
     return ctx.result
 
@@ -28,5 +30,5 @@ GET_EVENT_DEMAND_RECORD = Function(
     request,
     response,
     reads=frozenset({"discoEventId"}),
-    writes=frozenset({"eventData"}),
+    writes=frozenset({"eventData", "demandError"}),
 )

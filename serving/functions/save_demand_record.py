@@ -1,5 +1,6 @@
 """saveDemandRecord: stores what the fan registers for, merged with what was there."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ...domain.demand import demand_item, demand_sk, fan_pk
@@ -12,11 +13,11 @@ _TRIES: Final = 5
 async def request(ctx: Context) -> dict[str, Any]:
     """Puts the item; where another request was faster, merges with what that one wrote."""
     user = ctx.stash["userInfo"]
-    existing = ctx.stash["existingSaleRecord"]
+    existing: Mapping[str, Any] | None = ctx.stash["existingSaleRecord"]
     wanted = _wanted(ctx)
     for _ in range(_TRIES):
         item = demand_item(existing, wanted, user["global_user_id"], ctx.request.now_ms())
-        if await ctx.sources.demand.put_revision(item, int((existing or {}).get("revision", 0))):
+        if await ctx.sources.demand.put_revision(item, int(existing.get("revision", 0) if existing else 0)):
             return item
         pk = fan_pk(user["global_user_id"])
         existing = await ctx.sources.demand.get(pk, demand_sk(wanted["eventId"], wanted["saleId"]))
@@ -31,7 +32,7 @@ def response(ctx: Context) -> dict[str, Any]:
 
 
 def _wanted(ctx: Context) -> dict[str, Any]:
-    event = ctx.stash["eventRecord"] or {}
+    event: Mapping[str, Any] = ctx.stash["eventRecord"] or {}
     user = ctx.stash["userInfo"]
     given = ctx.args["input"]
     return {

@@ -1,0 +1,261 @@
+"""Runs GraphQL documents: limits first, parsed and validated ones kept, errors in the reference's shape."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, Final
+
+import graphql
+import msgspec
+from cachetools import LRUCache
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLSchema,
+    InlineFragmentNode,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    parse,
+    specified_rules,
+    validate,
+)
+
+from ...io.errors import UnavailableError
+from ..context import FunctionError, Request, unavailable
+from .limits import DEVELOPMENT, PRODUCTION, Limits, check_document, check_text, refuse
+
+_execute: Any = graphql.execute  # only partly typed
+_log: Final = logging.getLogger(__name__)
+_DOCUMENTS_KEPT: Final = 256
+_LONGEST_KEPT: Final = 4_000
+_MAX_ERRORS: Final = 5
+_CLIENT_ERROR: Final = 400
+
+COSTS: Final[Mapping[str, int]] = {
+    "accountFanscore": 7,
+    "checkLiveness": 4,
+    "demandRecordSave": 4,
+    "demand": 2,
+    "eventDetails": 1,
+    "upsertEntry": 1,
+    "getArmScore": 1,
+    "armScore": 1,
+    "campaign": 1,
+    "accountInfo": 1,
+    "phoneScore": 1,
+    "eligibility": 1,
+    "artist": 1,
+}
+"""Questions to data sources, by field; what an API key's rate limit counts. A query costs at least 1."""
+
+
+class Operation(msgspec.Struct, rename="camel"):
+    """One operation as it comes over HTTP.
+
+    Attributes:
+        query: the document.
+        variables: by name.
+        operation_name: which of the document's operations, where it has several.
+    """
+
+    query: str
+    variables: dict[str, Any] | None = None
+    operation_name: str | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(Operation | list[Operation])
+
+Admit = Callable[[int], Awaitable[None]]
+"""Takes a query's cost out of the caller's rate limit; raises FunctionError 429 where it is used up."""
+
+
+async def admit_all(cost: int) -> None:
+    """No rate limit."""
+    del cost
+
+
+class _Prepared(msgspec.Struct, frozen=True):
+    document: DocumentNode
+    cost: int
+
+
+class Engine:
+    """Answers GraphQL requests over a schema.
+
+    Args:
+        schema: with its resolvers.
+        development: introspection, suggestions in errors, deeper queries.
+        limits: what a query may have; those of ``development`` where None.
+    """
+
+    def __init__(self, schema: GraphQLSchema, *, development: bool = False, limits: Limits | None = None) -> None:
+        self._schema = schema
+        self._development = development
+        self._limits = limits or (DEVELOPMENT if development else PRODUCTION)
+        self._rules = [*specified_rules] if development else [*specified_rules, NoSchemaIntrospectionCustomRule]
+        self._prepared: LRUCache[str, _Prepared] = LRUCache(_DOCUMENTS_KEPT)
+
+    async def answer(
+        self, body: bytes, new_request: Callable[[], Request], admit: Admit = admit_all
+    ) -> tuple[int, Any]:
+        """Answers a request's body: one operation, or a batch of them, side by side.
+
+        Args:
+            body: JSON.
+            new_request: makes the context of one operation.
+            admit: takes the whole request's cost out of the caller's rate limit.
+
+        Returns:
+            HTTP's status and the JSON value of the answer.
+        """
+        try:
+            operations = self._read(body)
+            if isinstance(operations, Operation):
+                prepared = self.prepare(operations.query)
+                await admit(prepared.cost)
+                return 200, await self._execute(prepared, operations, new_request())
+            documents = [self.prepare(operation.query) for operation in operations]
+            await admit(sum(prepared.cost for prepared in documents))
+            answers = await asyncio.gather(
+                *(
+                    self._execute(prepared, operation, new_request())
+                    for prepared, operation in zip(documents, operations, strict=True)
+                )
+            )
+        except FunctionError as error:
+            return int(error.error_type), {"data": None, "errors": [error.shown()]}
+        return 200, answers
+
+    def _read(self, body: bytes) -> Operation | Sequence[Operation]:
+        try:
+            operations: Operation | list[Operation] = _decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise FunctionError(
+                'the body is JSON such as {"query": "…", "variables": {}}', "400", "BAD_REQUEST"
+            ) from None
+        if isinstance(operations, list):
+            if len(operations) > self._limits.batch:
+                raise refuse("operations in one request", self._limits.batch, "BATCH_TOO_LARGE")
+            if not operations:
+                raise FunctionError("the batch is empty", "400", "BAD_REQUEST")
+        return operations
+
+    def prepare(self, query: str) -> _Prepared:
+        """Checks, parses and validates a document, or takes it from those kept.
+
+        Raises:
+            FunctionError: 400, it is beyond a limit or no valid query.
+        """
+        kept = self._prepared.get(query)
+        if kept is not None:
+            return kept
+        check_text(query, self._limits)
+        try:
+            document = parse(query, no_location=not self._development)
+        except (GraphQLError, RecursionError) as error:
+            message = error.message if isinstance(error, GraphQLError) else "too deep"
+            raise FunctionError(f"the query cannot be read: {message}", "400", "BAD_QUERY") from None
+        check_document(document, self._limits)
+        problems = validate(
+            self._schema, document, self._rules, max_errors=_MAX_ERRORS, hide_suggestions=not self._development
+        )
+        if problems:
+            raise FunctionError(problems[0].message, "400", "BAD_QUERY")
+        prepared = _Prepared(document, _cost(document))
+        if len(query) <= _LONGEST_KEPT:
+            self._prepared[query] = prepared
+        return prepared
+
+    async def _execute(self, prepared: _Prepared, operation: Operation, request: Request) -> dict[str, Any]:
+        answer = _execute(
+            self._schema,
+            prepared.document,
+            context_value=request,
+            variable_values=operation.variables,
+            operation_name=operation.operation_name,
+            max_coercion_errors=_MAX_ERRORS,
+            hide_suggestions=not self._development,
+        )
+        result: ExecutionResult = await answer if isawaitable(answer) else answer
+        shown_result: dict[str, Any] = {"data": result.data}
+        if result.errors:
+            shown_result["errors"] = [shown(error, request) for error in result.errors]
+        extensions = self._extensions(request)
+        if extensions:
+            shown_result["extensions"] = extensions
+        return shown_result
+
+    def _extensions(self, request: Request) -> dict[str, Any]:
+        extensions: dict[str, Any] = {}
+        if request.degraded:
+            extensions["degraded"] = sorted(request.degraded)
+        if self._development and request.asked:
+            extensions["asked"] = [
+                {
+                    "function": asked.function,
+                    "source": asked.source,
+                    "ms": round(asked.milliseconds, 3),
+                    "outcome": asked.outcome,
+                }
+                for asked in request.asked
+            ]
+        return extensions
+
+
+def shown(error: GraphQLError, request: Request) -> dict[str, Any]:
+    """An error as callers see it; what nobody expected is told to the log alone."""
+    cause = error.original_error
+    path = {"path": error.path} if error.path else {}
+    if isinstance(cause, UnavailableError):
+        cause = unavailable(cause)
+    if isinstance(cause, FunctionError):
+        return {**cause.shown(), **path}
+    if cause is None:
+        # graphql-core's own: a variable that does not fit, an operation that is not there.
+        return {**FunctionError(_without_values(error.message), str(_CLIENT_ERROR), "BAD_INPUT").shown(), **path}
+    _log.error(
+        "a field failed",
+        exc_info=(type(cause), type(cause)("not shown"), cause.__traceback__) if _is_plain(cause) else None,
+        extra={"error": type(cause).__name__, "correlation": request.correlation_id},
+    )
+    return {**FunctionError("an error of ours; it is in the log", "500", "INTERNAL").shown(), **path}
+
+
+def _is_plain(cause: Exception) -> bool:
+    return type(cause) in (TypeError, ValueError, KeyError, AttributeError, RuntimeError, IndexError)
+
+
+def _without_values(message: str) -> str:
+    """graphql-core quotes a variable's value: it may be personal data."""
+    head, separator, _ = message.partition(" got invalid value ")
+    return f"{head} does not fit its type" if separator else message.partition(";")[0]
+
+
+def _cost(document: DocumentNode) -> int:
+    """Questions the costliest operation may ask; a fragment counts as often as it is used."""
+    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    costs = [
+        _cost_of(node.selection_set, fragments)
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
+    ]
+    return max(1, *costs)
+
+
+def _cost_of(selection_set: SelectionSetNode | None, fragments: Mapping[str, FragmentDefinitionNode]) -> int:
+    # Limits bound how much this adds up, and refuse fragments that contain themselves.
+    cost = 0
+    for node in () if selection_set is None else selection_set.selections:
+        if isinstance(node, FieldNode):
+            cost += COSTS.get(node.name.value, 0) + _cost_of(node.selection_set, fragments)
+        elif isinstance(node, FragmentSpreadNode):
+            cost += _cost_of(fragments[node.name.value].selection_set, fragments)
+        elif isinstance(node, InlineFragmentNode):
+            cost += _cost_of(node.selection_set, fragments)
+    return cost
