@@ -1,16 +1,20 @@
 """What the API needs to know besides the workers' settings: environment variables ``FAN_IDENTITY_…``, then flags."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from ..domain.fanscore import DEFAULT_BOOSTS, Boosts
 from ..io.settings import Settings, duration, load
-
-ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures a token may have: those with a public key. Never ``none``, never one with a shared secret."""
+from .tokens.rules import (
+    DEFAULT_ALGORITHMS,
+    DEFAULT_MEMBER_CLAIM,
+    DEFAULT_USER_CLAIM,
+    checked_algorithms,
+    split_list,
+)
 
 
 class ServingSettings(Settings):
@@ -24,10 +28,10 @@ class ServingSettings(Settings):
         port: the port; 0 for a free one.
         development: GraphiQL, introspection and no TLS demands; off in production.
         token_issuer: ``iss`` of tokens; None where no tokens are taken.
-        token_audience: ``aud`` of tokens (Cognito: the app client's id).
+        token_audience: ``aud`` of tokens (Cognito: the app client's id); several with commas between.
         token_jwks: where the issuer's keys are: an ``https://…`` URL or a file's path;
             ``<issuer>/.well-known/jwks.json`` where None.
-        token_algorithms: signatures taken, of ``ALGORITHMS``.
+        token_algorithms: signatures taken, of ``tokens.rules.ALGORITHMS``.
         token_user_claim: the claim that holds a fan's globalUserId.
         token_member_claim: the claim that holds a fan's memberId.
         api_keys: a file of hashed API keys, made with ``fan-identity api-keys``; None where none are taken.
@@ -50,9 +54,9 @@ class ServingSettings(Settings):
     token_issuer: str | None = None
     token_audience: str | None = None
     token_jwks: str | None = None
-    token_algorithms: Annotated[tuple[str, ...], NoDecode] = ("RS256", "ES256")
-    token_user_claim: str = "sub"  # noqa: S105 - a claim's name
-    token_member_claim: str = "memberId"  # noqa: S105
+    token_algorithms: Annotated[tuple[str, ...], NoDecode] = DEFAULT_ALGORITHMS
+    token_user_claim: str = DEFAULT_USER_CLAIM
+    token_member_claim: str = DEFAULT_MEMBER_CLAIM
     api_keys: str | None = None
     account_fanscore_table: str | None = None
     demand_table: str | None = None
@@ -78,14 +82,12 @@ class ServingSettings(Settings):
     @field_validator("token_algorithms", mode="before")
     @classmethod
     def _split_algorithms(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return split_list(value) if isinstance(value, str) else value
 
     @field_validator("token_algorithms")
     @classmethod
     def _known_algorithms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or set(value) - set(ALGORITHMS):
-            raise ValueError(f"algorithms are some of {', '.join(ALGORITHMS)}")
-        return value
+        return checked_algorithms(value)
 
 
 def load_serving_settings(**flags: Any) -> ServingSettings:
