@@ -30,7 +30,8 @@ from ...io.errors import UnavailableError
 from ..context import FunctionError, Request, unavailable
 from .limits import DEVELOPMENT, PRODUCTION, Limits, check_document, check_text, refuse
 
-_execute: Any = graphql.execute  # only partly typed
+_graphql: Any = graphql  # only partly typed
+_execute = _graphql.execute
 _log: Final = logging.getLogger(__name__)
 _DOCUMENTS_KEPT: Final = 256
 _LONGEST_KEPT: Final = 4_000
