@@ -217,7 +217,7 @@ def shown(error: GraphQLError, request: Request) -> dict[str, Any]:
         cause = unavailable(cause)
     if isinstance(cause, FunctionError):
         return {**cause.shown(), **path}
-    if cause is None:
+    if cause is None or isinstance(cause, GraphQLError):
         # graphql-core's own: a variable that does not fit, an operation that is not there.
         return {**FunctionError(_without_values(error.message), str(_CLIENT_ERROR), "BAD_INPUT").shown(), **path}
     _log.error(
@@ -234,8 +234,8 @@ def _is_plain(cause: Exception) -> bool:
 
 def _without_values(message: str) -> str:
     """graphql-core quotes a variable's value: it may be personal data."""
-    head, separator, _ = message.partition(" got invalid value ")
-    return f"{head} does not fit its type" if separator else message.partition(";")[0]
+    head, separator, _ = message.partition(" has invalid value")
+    return f"{head} does not fit its type" if separator else message.partition(":")[0]
 
 
 def _cost(document: DocumentNode) -> int:

@@ -44,7 +44,7 @@ def build_schema(*, development: bool = False) -> GraphQLSchema:
     types["Query"].set_field("api", _nothing)
     types["Query"].set_field("fan", _fan)
     types["ArmScore"].set_field("ageSeconds", _age_seconds)
-    types["ArmScore"].set_alias("armScore", "arm_score")
+    types["ArmScore"].set_alias("score", "arm_score")
     types["ArmScore"].set_alias("modelVersion", "model_version")
     fan.reference_resolver(_fan_reference)
     schema = make_federated_schema(schema_text(), *types.values())

@@ -31,7 +31,9 @@ class Limits:
     Attributes:
         depth: selection sets inside one another, those of fragments included.
         aliases: over the whole query, fragments as often as they are used.
+        characters: of the text.
         tokens: of the text.
+        values: tokens between parentheses: arguments and variables' definitions.
         batch: operations in one request.
         directives: over the text.
         spreads: fragments used, inline ones included.
@@ -41,7 +43,9 @@ class Limits:
 
     depth: int = 10
     aliases: int = 15
+    characters: int = 16_000
     tokens: int = 2_000
+    values: int = 500
     batch: int = 5
     directives: int = 20
     spreads: int = 30
@@ -50,8 +54,8 @@ class Limits:
 
 
 PRODUCTION: Final = Limits()
-DEVELOPMENT: Final = Limits(depth=16)
-"""For GraphiQL, whose introspection query is deeper than any other."""
+DEVELOPMENT: Final = Limits(depth=20, fields=1_000)
+"""For GraphiQL, whose introspection query is deeper and longer than any other."""
 
 _TOKEN: Final = re.compile(
     r"(?P<name>[_A-Za-z][_0-9A-Za-z]*)|(?P<mark>\.\.\.|[!$&()\[\]{}:=@|])"
@@ -75,6 +79,8 @@ def check_text(query: str, limits: Limits) -> None:
     Raises:
         FunctionError: 400, it has more.
     """
+    if len(query) > limits.characters:
+        raise refuse("characters", limits.characters, "TOO_LONG")
     _Scan(limits).over(query)
 
 
@@ -84,7 +90,7 @@ class _Scan:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._tokens = self._aliases = self._directives = self._spreads = self._fields = 0
-        self._parentheses = self._depth = 0
+        self._parentheses = self._depth = self._values = 0
         self._names: Counter[str] = Counter()
 
     def over(self, query: str) -> None:
@@ -96,6 +102,10 @@ class _Scan:
             self._tokens += 1
             if self._tokens > self._limits.tokens:
                 raise refuse("tokens", self._limits.tokens, "TOO_MANY_TOKENS")
+            if self._parentheses:
+                self._values += 1
+                if self._values > self._limits.values:
+                    raise refuse("tokens in arguments", self._limits.values, "TOO_MANY_VALUES")
             text = match[0]
             if kind == "mark":
                 self._mark(text)

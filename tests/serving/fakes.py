@@ -48,7 +48,9 @@ class MemoryTable(Source):
 
     async def query(self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None):
         await self.answer()
-        keys = sorted((key for key in self.items if key[0] == pk and key[1].startswith(sk_prefix)), reverse=newest_first)
+        keys = sorted(
+            (key for key in self.items if key[0] == pk and key[1].startswith(sk_prefix)), reverse=newest_first
+        )
         return [self.items[key] for key in keys[:limit]]
 
     async def put_revision(self, item: Mapping[str, Any], revision: int) -> bool:

@@ -141,9 +141,7 @@ def test_identical_to_asking_one_after_the_other(data):
     sources.fan_identity.add(user_pk("u"), bon_sk("v1"), bonScore=draw(attributes))
     sources.fan_identity.add(user_pk("u"), "SCORE#1", bonScore=draw(attributes))
     if draw(st.booleans()):
-        sources.account_fanscore.add(
-            member_pk("m"), MEMBER_SCORE_SK, score=draw(attributes), rawScore=draw(attributes)
-        )
+        sources.account_fanscore.add(member_pk("m"), MEMBER_SCORE_SK, score=draw(attributes), rawScore=draw(attributes))
     if draw(st.booleans()):
         sources.demand.add(event_pk("e"), DISCO_SK, discoEventId=draw(st.sampled_from(["d", "", None])))
     level = draw(st.sampled_from(["low", "high", None, 7]))
