@@ -21,6 +21,7 @@ PACKAGES = [
     "serving",
     "serving.functions",
     "serving.graphql",
+    "serving.http",
     "serving.sandbox",
     "serving.tokens",
     "serving.upstreams",
