@@ -186,8 +186,8 @@ class RedisLookup:
         return values
 
     async def check(self) -> None:
-        """Connects and asks for an answer."""
-        reply = await self._ask(_pack(("PING",)))
+        """Connects, for which it takes its time, and asks for an answer."""
+        reply = await self._ask(_pack(("PING",)), _CONNECT_SECONDS)
         if isinstance(reply, Exception) and not _is_denied(reply):
             raise self._error(reply)
 
@@ -198,12 +198,12 @@ class RedisLookup:
         if self._connection is not None:
             self._connection.close()
 
-    async def _ask(self, command: bytes) -> Any:
+    async def _ask(self, command: bytes, connect_seconds: float | None = None) -> Any:
         try:
             try:
-                return await (await self._connected()).ask(command)
+                return await (await self._connected(connect_seconds)).ask(command)
             except ConnectionLostError:
-                return await (await self._connected()).ask(command)
+                return await (await self._connected(connect_seconds)).ask(command)
         except TimeoutError:
             raise self._away(f"no answer in {self._deadline_seconds * 1_000:.0f} ms") from None
         except ssl.SSLCertVerificationError:
@@ -213,14 +213,14 @@ class RedisLookup:
         except (ConnectionLostError, OSError) as error:
             raise self._away(type(error).__name__) from None
 
-    async def _connected(self) -> RedisConnection:
+    async def _connected(self, seconds: float | None) -> RedisConnection:
         connection = self._connection
         if connection is not None and connection.alive:
             return connection
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
             self._opening.add_done_callback(self._opened)
-        async with asyncio.timeout(self._deadline_seconds):
+        async with asyncio.timeout(seconds or self._deadline_seconds):
             return await asyncio.shield(self._opening)
 
     def _opened(self, opening: "asyncio.Task[RedisConnection]") -> None:

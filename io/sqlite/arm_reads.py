@@ -33,8 +33,8 @@ class SqliteArmReads:
         return await self._run(lambda: [self._value(key) for key in keys])
 
     async def check(self) -> None:
-        """Opens the store and reads of it."""
-        await self._run(lambda: self._value(""))
+        """Opens the store, however long that takes, and reads of it."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._value, "")
 
     async def close(self) -> None:
         """Ends the thread, and its connection."""

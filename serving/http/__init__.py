@@ -1,0 +1,1 @@
+"""The API over HTTP: the ARM endpoint as plain ASGI, everything else on Starlette."""

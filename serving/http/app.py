@@ -1,0 +1,139 @@
+"""The whole API as one ASGI application: what it is made of, opened when the server starts and closed when it ends."""
+
+import gc
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.routing import BaseRoute, Route
+
+from ...io.errors import FanIdentityError, UsageError
+from ..arm import ArmLookup
+from .answers import Receive, Scope, Send
+from .arm_endpoint import PATH, ArmEndpoint
+from .authentication import Authentication
+from .health import Check, check_all, health, readiness, text_of
+from .openapi import DOCS_POLICY, docs_page, openapi
+from .rest import GuardedRoutes
+
+_log: Final = logging.getLogger("fan_identity.http")
+_GC_THRESHOLDS: Final = (50_000, 50, 100)
+_SLASH: Final = PATH + b"/"
+
+Closer = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the application is made of.
+
+    Attributes:
+        arm: the ARM lookup.
+        authentication: finds out who asks.
+        checks: of ``/ready``, by the part's name.
+        routes: more routes, such as ``/graphql``.
+        closers: what is run when the server ends, the last first.
+    """
+
+    arm: ArmLookup
+    authentication: Authentication
+    checks: Mapping[str, Check]
+    routes: Sequence[BaseRoute] = ()
+    closers: Sequence[Closer] = field(default_factory=tuple[Closer, ...])
+
+
+Open = Callable[[], Awaitable[Parts]]
+
+
+class Application:
+    """The ASGI application. Its parts belong to the event loop: they are opened when the server starts (lifespan).
+
+    Args:
+        open_parts: opens them.
+    """
+
+    def __init__(self, open_parts: Open) -> None:
+        self._open_parts = open_parts
+        self._exits = AsyncExitStack()
+        self._arm: ArmEndpoint | None = None
+        self._rest: GuardedRoutes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or follows the server's life."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            path = scope["raw_path"]
+            if self._arm is not None and (path.startswith(_SLASH) or path == PATH):
+                await self._arm(scope, receive, send)
+            elif self._rest is not None:
+                await self._rest(scope, receive, send)
+
+    async def start(self) -> None:
+        """Opens the parts and asks each for an answer once, so that the first request does not wait for it.
+
+        A part that is away is told and waited for no longer: the server answers with what there is.
+
+        Raises:
+            FanIdentityError: a setting is wrong.
+        """
+        parts = await self._open_parts()
+        for closer in parts.closers:
+            self._exits.push_async_callback(closer)
+        for name, problem in (await check_all(parts.checks)).items():
+            if isinstance(problem, UsageError):
+                raise problem
+            if problem is not None:
+                _log.warning("starting though something does not answer: %s: %s", name, text_of(problem))
+        self._arm = ArmEndpoint(parts.arm, parts.authentication)
+        self._rest = GuardedRoutes([*_own_routes(parts), *parts.routes])
+        # What lives as long as the process is not looked at again by the garbage collector.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+
+    async def stop(self) -> None:
+        """Closes the parts."""
+        await self._exits.aclose()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        try:
+            await self.start()
+        except FanIdentityError as error:
+            _log.error("the server does not start: %s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _own_routes(parts: Parts) -> list[BaseRoute]:
+    document = openapi(graphql=any(getattr(route, "path", "") == "/graphql" for route in parts.routes))
+    page = docs_page(document)
+
+    async def serve_document(request: Request) -> JSONResponse:
+        del request
+        return JSONResponse(document)
+
+    async def serve_page(request: Request) -> HTMLResponse:
+        del request
+        return HTMLResponse(page, headers={"content-security-policy": DOCS_POLICY})
+
+    async def to_page(request: Request) -> RedirectResponse:
+        del request
+        return RedirectResponse("/docs", status_code=302)
+
+    return [
+        Route("/health", health),
+        Route("/ready", readiness(parts.checks)),
+        Route("/openapi.json", serve_document),
+        Route("/docs", serve_page),
+        Route("/", to_page),
+    ]

@@ -1,0 +1,115 @@
+"""Who asks over HTTP: a bearer token, or an API key with its rate limit."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from ...domain.access import NOBODY, CallerKind, Identity
+from ...io.errors import UnavailableError
+from ..context import FunctionError, unavailable
+from ..tokens.bearer import bearer_token
+from ..tokens.problems import TokenError
+from .answers import Scope
+
+API_KEY_HEADER: Final = b"x-api-key"
+
+
+class Tokens(Protocol):
+    """Verifies tokens (``serving.tokens``)."""
+
+    def cached(self, token: str) -> Identity | None:
+        """The caller of a token that was verified before and is still good, or None."""
+        ...
+
+    async def verify(self, token: str, source_ip: tuple[str, ...] = ()) -> Identity:
+        """The caller of a token. Raises TokenError, or UnavailableError where the issuer's keys cannot be had."""
+        ...
+
+
+FindKey = Callable[[str, tuple[str, ...]], Identity | None]
+"""The caller of an API key, or None where there is no such key."""
+
+Admit = Callable[[Identity, int], Awaitable[None]]
+"""Takes a cost out of an API key's rate limit; raises FunctionError 429 where it is used up."""
+
+
+class Authentication:
+    """Finds out who asks.
+
+    Args:
+        tokens: None where no tokens are taken.
+        find_key: None where no API keys are taken.
+        take: the API keys' rate limits.
+    """
+
+    def __init__(self, tokens: Tokens | None, find_key: FindKey | None = None, take: Admit | None = None) -> None:
+        self._tokens = tokens
+        self._find_key = find_key
+        self._take = take
+
+    async def identify(self, scope: Scope) -> Identity:
+        """The caller; ``NOBODY`` where a request brings no credentials.
+
+        Raises:
+            FunctionError: 401, the credentials are not good; 400, they are given twice; 503, they cannot be checked.
+        """
+        authorization: bytes | None = None
+        api_key: bytes | None = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                if authorization is not None:
+                    raise _twice()
+                authorization = value
+            elif name == API_KEY_HEADER:
+                if api_key is not None:
+                    raise _twice()
+                api_key = value
+        if authorization is not None:
+            if api_key is not None:
+                raise _twice()
+            return await self._of_token(authorization, scope)
+        if api_key is not None:
+            return self._of_key(api_key, scope)
+        return NOBODY
+
+    async def admit(self, identity: Identity, cost: int) -> None:
+        """Takes a request's cost out of the rate limit of an API key; others have none.
+
+        Raises:
+            FunctionError: 429, it is used up.
+        """
+        if identity.kind is CallerKind.API_KEY and self._take is not None:
+            await self._take(identity, cost)
+
+    async def _of_token(self, authorization: bytes, scope: Scope) -> Identity:
+        token = bearer_token(authorization.decode("latin-1"))
+        if token is None or self._tokens is None:
+            raise _not_good()
+        identity = self._tokens.cached(token)
+        if identity is not None:
+            return identity
+        try:
+            return await self._tokens.verify(token, source_ip(scope))
+        except TokenError:
+            raise _not_good() from None
+        except UnavailableError as error:
+            raise unavailable(error) from None
+
+    def _of_key(self, api_key: bytes, scope: Scope) -> Identity:
+        found = None if self._find_key is None else self._find_key(api_key.decode("latin-1"), source_ip(scope))
+        if found is None:
+            raise _not_good()
+        return found
+
+
+def source_ip(scope: Scope) -> tuple[str, ...]:
+    """The address the connection came from; what a request says of itself is not taken for one."""
+    client = scope.get("client")
+    return (str(client[0]),) if client else ()
+
+
+def _not_good() -> FunctionError:
+    return FunctionError("the token or API key is not valid", "401", "UNAUTHORIZED")
+
+
+def _twice() -> FunctionError:
+    return FunctionError("one Authorization or X-Api-Key header, not several", "400", "BAD_REQUEST")

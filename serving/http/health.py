@@ -1,0 +1,68 @@
+"""``/health``: the process lives. ``/ready``: everything it needs answers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from ...io.errors import BackendUnavailableError, FanIdentityError
+
+Check = Callable[[], Awaitable[object]]
+"""Asks for an answer; raises where there is none."""
+
+DEADLINE_SECONDS: Final = 1.0
+"""What ``/ready`` waits for each part at most; all are asked side by side."""
+
+_log: Final = logging.getLogger("fan_identity.http")
+
+
+async def health(request: Request) -> JSONResponse:
+    """Answers, which is all there is to say."""
+    del request
+    return JSONResponse({"status": "ok"})
+
+
+def readiness(checks: Mapping[str, Check]) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """The endpoint ``/ready``: 200, or 503 and what is missing by its name alone; why is in the log.
+
+    Args:
+        checks: by the part's name.
+    """
+
+    async def ready(request: Request) -> JSONResponse:
+        del request
+        problems = await check_all(checks)
+        for name, problem in problems.items():
+            if problem is not None:
+                _log.warning("not ready: %s: %s", name, text_of(problem))
+        missing = sorted(name for name, problem in problems.items() if problem is not None)
+        if missing:
+            return JSONResponse({"status": "unavailable", "missing": missing}, status_code=503)
+        return JSONResponse({"status": "ready", "checked": sorted(checks)})
+
+    return ready
+
+
+async def check_all(checks: Mapping[str, Check]) -> dict[str, Exception | None]:
+    """What is wrong with each part, None where nothing is."""
+    problems = await asyncio.gather(*map(_problem, checks.values()))
+    return dict(zip(checks, problems, strict=True))
+
+
+def text_of(problem: Exception) -> str:
+    """A problem for the log. Errors of ours have no secrets in them; the text of others may hold anything."""
+    return str(problem) if isinstance(problem, FanIdentityError) else type(problem).__name__
+
+
+async def _problem(check: Check) -> Exception | None:
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await check()
+    except TimeoutError:
+        return BackendUnavailableError(f"no answer in {DEADLINE_SECONDS:.0f} s")
+    except Exception as problem:  # whatever it is, the part does not work
+        return problem
+    return None
