@@ -145,7 +145,7 @@ RESOLVERS: Final[Mapping[str, Resolver]] = {
     "Mutation.upsertEntry": Resolver(signed_in_fan, Pipeline((UPSERT_USER,))),
     "Mutation.checkLiveness": Resolver(owner, CHECK_LIVENESS_OF_FAN),
     "Query.getArmScore": Resolver(
-        owner_or_service, Pipeline((LOOK_UP_ARM_SCORE,)), lambda arm: None if arm is None else arm.arm_score
+        owner_or_service, Pipeline((LOOK_UP_ARM_SCORE,)), lambda arm: None if arm is None else arm["score"]
     ),
     "Fan.armScore": Resolver(owner_or_service, Pipeline((LOOK_UP_ARM_SCORE,))),
     "Fan.accountFanscore": Resolver(owner_or_service, ACCOUNT_FANSCORE),
@@ -153,3 +153,6 @@ RESOLVERS: Final[Mapping[str, Resolver]] = {
     "Demand.eventDetails": Resolver(anyone_known, Pipeline((EVENT_DETAILS,))),
 }
 """By type and field, as AppSync names them."""
+
+PARENT_ARGS: Final[Mapping[str, tuple[str, ...]]] = {"Fan": ("globalUserId",), "Demand": ("eventId",)}
+"""What a type's fields take from their parent, AppSync's ``$context.source``, besides their arguments."""

@@ -1,5 +1,7 @@
 """getArmScore: a fan's account risk from the ARM cache, and the points it is worth."""
 
+from typing import Any
+
 from ..context import Context
 from ..data_sources import ArmScore
 from ..pipeline import Function
@@ -19,10 +21,19 @@ def response(ctx: Context) -> int | None:
     return arm_score
 
 
-def lookup_response(ctx: Context) -> ArmScore | None:
+def lookup_response(ctx: Context) -> dict[str, Any] | None:
     """Account risk with its age and model; None for an unknown fan alone."""
     ctx.raise_error()
-    return ctx.result
+    arm: ArmScore | None = ctx.result
+    if arm is None:
+        return None
+    age_ms = None if arm.scored_at_ms is None else max(ctx.request.now_ms() - arm.scored_at_ms, 0)
+    return {
+        "score": arm.arm_score,
+        "ageSeconds": None if age_ms is None else age_ms / 1_000,
+        "modelVersion": arm.model_version,
+        "stale": arm.stale,
+    }
 
 
 GET_ARM_SCORE = Function("getArmScore", "arm_scoring", request, response, writes=frozenset({"armScore", "armBoost"}))

@@ -1,7 +1,6 @@
 """Runs GraphQL documents: limits first, parsed and validated ones kept, errors in the reference's shape."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, Final
@@ -26,17 +25,15 @@ from graphql import (
     validate,
 )
 
-from ...io.errors import UnavailableError
-from ..context import FunctionError, Request, unavailable
+from ..context import FunctionError, Request
+from ..problems import seen_error
 from .limits import DEVELOPMENT, PRODUCTION, Limits, check_document, check_text, refuse
 
 _graphql: Any = graphql  # only partly typed
 _execute = _graphql.execute
-_log: Final = logging.getLogger(__name__)
 _DOCUMENTS_KEPT: Final = 256
 _LONGEST_KEPT: Final = 4_000
 _MAX_ERRORS: Final = 5
-_CLIENT_ERROR: Final = 400
 
 COSTS: Final[Mapping[str, int]] = {
     "accountFanscore": 7,
@@ -213,23 +210,12 @@ def shown(error: GraphQLError, request: Request) -> dict[str, Any]:
     """An error as callers see it; what nobody expected is told to the log alone."""
     cause = error.original_error
     path = {"path": error.path} if error.path else {}
-    if isinstance(cause, UnavailableError):
-        cause = unavailable(cause)
-    if isinstance(cause, FunctionError):
-        return {**cause.shown(), **path}
     if cause is None or isinstance(cause, GraphQLError):
         # graphql-core's own: a variable that does not fit, an operation that is not there.
-        return {**FunctionError(_without_values(error.message), str(_CLIENT_ERROR), "BAD_INPUT").shown(), **path}
-    _log.error(
-        "a field failed",
-        exc_info=(type(cause), type(cause)("not shown"), cause.__traceback__) if _is_plain(cause) else None,
-        extra={"error": type(cause).__name__, "correlation": request.correlation_id},
-    )
-    return {**FunctionError("an error of ours; it is in the log", "500", "INTERNAL").shown(), **path}
-
-
-def _is_plain(cause: Exception) -> bool:
-    return type(cause) in (TypeError, ValueError, KeyError, AttributeError, RuntimeError, IndexError)
+        seen = FunctionError(_without_values(error.message), "400", "BAD_INPUT")
+    else:
+        seen = seen_error(cause, request.correlation_id)
+    return {**seen.shown(), **path}
 
 
 def _without_values(message: str) -> str:

@@ -9,8 +9,7 @@ from ariadne.contrib.federation import FederatedObjectType, make_federated_schem
 from graphql import GraphQLResolveInfo, GraphQLSchema, print_schema
 
 from ..context import FunctionError, Request
-from ..data_sources import ArmScore
-from ..resolvers import RESOLVERS, Resolver
+from ..resolvers import PARENT_ARGS, RESOLVERS, Resolver
 from ..shared import require_reader_of
 
 _MAX_ENTITIES: Final = 50
@@ -34,18 +33,14 @@ def build_schema(*, development: bool = False) -> GraphQLSchema:
         "Mutation": MutationType(),
         "VFApi": ObjectType("VFApi"),
         "Demand": ObjectType("Demand"),
-        "ArmScore": ObjectType("ArmScore"),
     }
     fan = FederatedObjectType("Fan")
     types["Fan"] = fan
     for name, resolver in RESOLVERS.items():
         type_name, field_name = name.split(".")
-        types[type_name].set_field(field_name, _field(resolver, _PARENT_ARGS.get(type_name)))
+        types[type_name].set_field(field_name, _field(resolver, PARENT_ARGS.get(type_name)))
     types["Query"].set_field("api", _nothing)
     types["Query"].set_field("fan", _fan)
-    types["ArmScore"].set_field("ageSeconds", _age_seconds)
-    types["ArmScore"].set_alias("score", "arm_score")
-    types["ArmScore"].set_alias("modelVersion", "model_version")
     fan.reference_resolver(_fan_reference)
     schema = make_federated_schema(schema_text(), *types.values())
     _guard_federation(schema, development=development)
@@ -55,10 +50,6 @@ def build_schema(*, development: bool = False) -> GraphQLSchema:
 def printed_schema() -> str:
     """The whole schema with federation's fields, as ``fan-identity schema`` prints it."""
     return print_schema(build_schema()) + "\n"
-
-
-_PARENT_ARGS: Final[Mapping[str, tuple[str, ...]]] = {"Fan": ("globalUserId",), "Demand": ("eventId",)}
-"""What a type's fields take from their parent, as AppSync's ``$context.source``."""
 
 
 def _field(resolver: Resolver, from_parent: tuple[str, ...] | None) -> Field:
@@ -93,11 +84,6 @@ def _fan_reference(_: Any, info: GraphQLResolveInfo[Request], representation: Ma
     request: Request = info.context
     require_reader_of(request.identity, global_user_id)
     return {"__typename": "Fan", "globalUserId": global_user_id}
-
-
-def _age_seconds(arm: ArmScore, info: GraphQLResolveInfo[Request]) -> float | None:
-    request: Request = info.context
-    return None if arm.scored_at_ms is None else max(0.0, (request.now_ms() - arm.scored_at_ms) / 1_000)
 
 
 def _guard_federation(schema: GraphQLSchema, *, development: bool) -> None:

@@ -229,7 +229,7 @@ def test_what_nobody_expected_is_told_to_the_log_alone(filled, caplog):
         answer = filled.query(ARM, variables={"u": "user123"}, correlation_id="r-9")
     assert answer["errors"][0]["errorInfo"] == {"code": "INTERNAL"}
     assert "canary" not in json.dumps(answer)
-    (record,) = [record for record in caplog.records if record.name == engine_module.__name__]
+    (record,) = [record for record in caplog.records if record.name == "fan_identity.serving.problems"]
     assert (record.error, record.correlation) == ("ValueError", "r-9")
     assert "canary" not in caplog.text
 
