@@ -26,6 +26,7 @@ from .functions.get_demand_event_record import GET_DEMAND_EVENT_RECORD
 from .functions.get_demand_sale_record import GET_DEMAND_SALE_RECORD
 from .functions.get_disco_event_id import GET_DISCO_EVENT_ID
 from .functions.get_event_demand_record import GET_EVENT_DEMAND_RECORD
+from .functions.get_fan_history import GET_FAN_HISTORY
 from .functions.save_demand_record import SAVE_DEMAND_RECORD
 from .functions.tm_account_info import TM_ACCOUNT_INFO
 from .functions.upsert_user import UPSERT_USER
@@ -148,6 +149,7 @@ RESOLVERS: Final[Mapping[str, Resolver]] = {
         owner_or_service, Pipeline((LOOK_UP_ARM_SCORE,)), lambda arm: None if arm is None else arm["score"]
     ),
     "Fan.armScore": Resolver(owner_or_service, Pipeline((LOOK_UP_ARM_SCORE,))),
+    "Fan.history": Resolver(owner_or_service, Pipeline((GET_FAN_HISTORY,))),
     "Fan.accountFanscore": Resolver(owner_or_service, ACCOUNT_FANSCORE),
     "Query.demand": Resolver(anyone_known, Pipeline((GET_DISCO_EVENT_ID, GET_EVENT_DEMAND_RECORD, DESCRIBE_DEMAND))),
     "Demand.eventDetails": Resolver(anyone_known, Pipeline((EVENT_DETAILS,))),

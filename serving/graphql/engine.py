@@ -43,6 +43,7 @@ COSTS: Final[Mapping[str, int]] = {
     "eventDetails": 1,
     "upsertEntry": 1,
     "getArmScore": 1,
+    "history": 2,
     "armScore": 1,
     "campaign": 1,
     "accountInfo": 1,
@@ -60,11 +61,19 @@ class Operation(msgspec.Struct, rename="camel"):
         query: the document.
         variables: by name.
         operation_name: which of the document's operations, where it has several.
+        extensions: ``{"asked": true}`` has the answer say which data sources were asked, and how long each took;
+            for services, and in development.
     """
 
     query: str
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
+    extensions: dict[str, Any] | None = None
+
+    @property
+    def wants_asked(self) -> bool:
+        """Whether the answer is to say who was asked, and how long that took."""
+        return bool(self.extensions and self.extensions.get("asked"))
 
 
 _decoder: Final = msgspec.json.Decoder(Operation | list[Operation])
@@ -184,16 +193,16 @@ class Engine:
         shown_result: dict[str, Any] = {"data": result.data}
         if result.errors:
             shown_result["errors"] = [shown(error, request) for error in result.errors]
-        extensions = self._extensions(request)
+        extensions = self._extensions(operation, request)
         if extensions:
             shown_result["extensions"] = extensions
         return shown_result
 
-    def _extensions(self, request: Request) -> dict[str, Any]:
+    def _extensions(self, operation: Operation, request: Request) -> dict[str, Any]:
         extensions: dict[str, Any] = {}
         if request.degraded:
             extensions["degraded"] = sorted(request.degraded)
-        if self._development and request.asked:
+        if operation.wants_asked and (self._development or request.identity.reads_any_fan):
             extensions["asked"] = [
                 {
                     "function": asked.function,

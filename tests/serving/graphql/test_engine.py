@@ -6,6 +6,7 @@ import pytest
 from graphql import get_introspection_query
 
 from fan_identity.domain.access import NOBODY
+from fan_identity.domain.keys import user_pk
 from fan_identity.serving.graphql import engine as engine_module
 from fan_identity.serving.graphql.executable import printed_schema
 
@@ -270,9 +271,17 @@ def test_costs(production_engine, query, cost):
     assert production_engine.prepare(query).cost == cost
 
 
-def test_development_shows_who_was_asked(development):
-    development.fill()
-    answer = development.query('{ api { accountFanscore(globalUserId: "user123") { score } } }')
+@pytest.mark.parametrize(
+    ("identity", "shown"), [(SERVICE, True), (API_KEY, True), (fan(), False)], ids=["service", "key", "fan"]
+)
+def test_who_was_asked_is_told_to_services_that_want_to_know(filled, identity, shown):
+    query = '{ api { accountFanscore(globalUserId: "user123") { score } } }'
+    _, answer = filled.post({"query": query}, identity)
+    assert "extensions" not in answer
+    _, answer = filled.post({"query": query, "extensions": {"asked": True}}, identity)
+    if not shown:
+        assert "extensions" not in answer
+        return
     asked = answer["extensions"]["asked"]
     assert [one["function"] for one in asked][:3] == [
         "getAccountFanscoreGlobalUserId",
@@ -280,3 +289,22 @@ def test_development_shows_who_was_asked(development):
         "getArmScore",
     ]
     assert {one["outcome"] for one in asked} == {"ok", "skipped"}
+
+
+def test_a_fans_history(filled):
+    for number in range(3):
+        filled.sources.fan_identity.add(
+            user_pk("user123"),
+            f"SCORE#2026-11-26T10:0{number}:00.000Z#aa",
+            occurredAt=f"2026-11-26T10:0{number}:00.000Z",
+            accountScore=70 + number,
+            armRisk=2,
+            reasons=[{"code": "R1", "value": 3, "points": -4.5}],
+            globalUserId="user123",
+        )
+    filled.sources.fan_identity.add(user_pk("user123"), "SCORE#odd", note="no score")
+    query = '{ fan(globalUserId: "user123") { history(limit: 3) { accountScore armRisk reasons { code points } } } }'
+    history = filled.query(query, fan())["data"]["fan"]["history"]
+    assert [one["accountScore"] for one in history] == [72, 71]
+    assert history[0]["reasons"] == [{"code": "R1", "points": -4.5}]
+    assert filled.query(query, fan("thief"))["errors"][0]["errorType"] == "403"
