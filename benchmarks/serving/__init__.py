@@ -1,0 +1,1 @@
+"""The API beside what one would write by hand: ``make bench-serving``."""
