@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Router
 
 from ..context import FunctionError
@@ -76,7 +77,7 @@ class GuardedRoutes:
             error = refused
         except HTTPException as refused:
             error, more = _translated(refused)
-        except ClientGoneError:
+        except (ClientGoneError, ClientDisconnect):
             return
         except Exception as defect:
             log_defect(_log, defect, correlation)
