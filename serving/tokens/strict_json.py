@@ -1,7 +1,9 @@
 """JSON from outside, read in one way only: what two readers could read differently is refused."""
 
 import json
-from typing import Any, NoReturn
+from typing import Any
+
+import msgspec
 
 
 class DuplicateKeyError(ValueError):
@@ -13,10 +15,12 @@ def read_object(data: bytes) -> dict[str, Any]:
 
     Raises:
         DuplicateKeyError: an object in it names a key twice.
-        ValueError: it is none, holds NaN or an infinity, or is nested too deeply.
+        ValueError: it is none, holds NaN, an infinity or half a character, or is nested too deeply.
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_once_each, parse_constant=_no_number)
+        # Two readers: the first refuses NaN and half characters (lone surrogates), the second keys named twice.
+        msgspec.json.decode(data)
+        value = json.loads(data.decode(), object_pairs_hook=_once_each)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
@@ -29,7 +33,3 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         raise DuplicateKeyError("a key is named twice")
     return made
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
