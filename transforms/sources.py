@@ -29,6 +29,9 @@ from ..io.backends import Backends, scheme_of
 from ..io.files import FileFormat, FileRange, LineTail, read_range
 from ..io.ports import MessageQueue, ReceivedMessage
 from .batches import BatchCoder, BatchTransform, count, par_do, received_from
+from .progress import tell_progress_as_fraction
+
+tell_progress_as_fraction()  # here, since also worker processes import this module
 
 _POLL_SECONDS = 0.01
 """How often a waiting source looks for data; bounds the latency it adds."""
