@@ -1,31 +1,43 @@
-"""Calls of AWS services that speak JSON (SQS), at a fraction of the CPU that boto3 takes for one.
+"""Calls of AWS services that speak JSON (SQS, DynamoDB), at a fraction of the CPU that boto3 takes for one.
 
 boto3 stays the one who knows: it finds region, endpoint and credentials, and its first call shows where requests go and
 how they are signed. Calls after it go the same way: the body as JSON, signed by botocore's own signer, over
-kept-alive connections. What is left out is boto3's way through its service model, which costs most of a call. Where
-boto3 does anything else (a proxy, another signature), boto3 goes on doing it.
+kept-alive connections. Whether and when one that failed is tried again is asked of boto3's own retry mode. What is left
+out is boto3's way through its service model, which costs most of a call. Where boto3 does anything else (a proxy,
+another signature), boto3 goes on doing it.
 """
 
 import json
 import os
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from itertools import count
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import boto3
 import msgspec
 from botocore import httpsession, parsers, utils
 from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.exceptions import EndpointConnectionError, HTTPClientError, ReadTimeoutError, SSLError
+from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _MEDIA: Final = ("application/x-amz-json-1.0", "application/x-amz-json-1.1")
 _KEPT: Final = ("content-type", "user-agent", "x-amzn-query-mode")
+_CHECKSUM: Final = "x-amz-crc32"
 _REFUSED: Final = 300
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -49,8 +61,8 @@ def json_client(client: Any) -> "JsonClient":
 class JsonClient:
     """Calls operations as a boto3 client has them; see the module. Thread-safe.
 
-    For operations whose parameters and answers are JSON as they stand: no bytes, no times. Nothing is tried again, but
-    for a connection that the server had closed: who calls does that, with a deadline of its own.
+    For operations whose parameters and answers are JSON as they stand. Bytes may be given, and come back as their
+    base64; times cannot be given.
 
     Args:
         client: boto3's client, made from boto3's default session.
@@ -62,7 +74,10 @@ class JsonClient:
         client.meta.events.register("before-send", self._learn)
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Calls an operation.
+        """Calls an operation once.
+
+        Nothing is tried again, but for a connection that the server had closed: who calls does that, with a deadline
+        of its own.
 
         Args:
             operation: boto3's name of it, ``send_message_batch``.
@@ -73,16 +88,44 @@ class JsonClient:
 
         Raises:
             ClientError: the service refuses; of the class, and with the code, that boto3 would raise.
-            BotoCoreError: the service is out of reach or its answer not JSON, or there are no credentials.
+            BotoCoreError: the service is out of reach or its answer not JSON or torn, or there are no credentials.
         """
         route = self._route
         if route is None:
-            return dict(getattr(self._client, operation)(**parameters))
+            return self._boto3(operation, parameters)
         name: str = self._client.meta.method_to_api_mapping[operation]
         answer = route.post(name, _encoded(parameters))
         if answer.status >= _REFUSED:
             raise self._error(name, answer)
         return _decoded(answer.data)
+
+    def call_with_retries(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Calls an operation as ``call`` does; again where boto3 would, as often and after the same pauses."""
+        route = self._route
+        if route is None:
+            return self._boto3(operation, parameters)
+        name: str = self._client.meta.method_to_api_mapping[operation]
+        tries = _Retries(self._client, name)
+        body = _encoded(parameters)
+        for attempt in count(1):
+            answer = None
+            try:
+                answer = route.post(name, body)
+                if answer.status >= _REFUSED:
+                    raise self._error(name, answer)
+                decoded = _decoded(answer.data)
+            except (ClientError, BotoCoreError) as error:
+                pause = tries.pause(attempt, error, answer)
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                tries.done(answer)
+                return decoded
+        raise AssertionError("boto3 gives up some time")
+
+    def _boto3(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(getattr(self._client, operation)(**parameters))
 
     def _learn(self, request: Any, **_: Any) -> None:
         """Looks at what boto3 is about to send; boto3 sends it whatever this makes of it."""
@@ -96,6 +139,44 @@ class JsonClient:
         error: Any = parsed.get("Error", {})
         kind: Any = self._client.exceptions.from_code(error.get("QueryErrorCode") or error.get("Code"))
         return kind(parsed, name)
+
+
+class _Retries:
+    """What boto3's retry mode makes of one call: its number of tries, its pauses, its budget for all calls together."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._events = client.meta.events
+        self._model = client.meta.service_model.operation_model(name)
+        self._event = f"{client.meta.service_model.service_id.hyphenize()}.{name}"
+        self._context: dict[str, Any] = {}  # where boto3 notes what a try took from the budget
+
+    def pause(self, attempt: int, error: Exception, answer: _Answer | None) -> float | None:
+        """Seconds until the next try; None where there is to be none."""
+        told: Any = None
+        if answer is not None and isinstance(error, ClientError):
+            refusal: Any = error
+            told = AWSResponse("", answer.status, answer.headers, None), refusal.response
+        opinions: Any = self._events.emit(
+            f"needs-retry.{self._event}",
+            response=told,
+            endpoint=None,
+            operation=self._model,
+            attempts=attempt,
+            caught_exception=error if told is None else None,
+            request_dict={"context": self._context},
+        )
+        # False is a no, too; 0.0 is not.
+        return next((float(pause) for _, pause in opinions if pause is not None and pause is not False), None)
+
+    def done(self, answer: _Answer) -> None:
+        """Gives back what the call's tries took from the budget."""
+        self._events.emit(
+            f"after-call.{self._event}",
+            http_response=AWSResponse("", answer.status, answer.headers, None),
+            parsed={},
+            model=self._model,
+            context=self._context,
+        )
 
 
 class _Connections:
@@ -161,7 +242,7 @@ class _Route:
         request: Any = AWSRequest("POST", self._url, headers, body)
         self._sign(request)
         try:
-            return self._connections.post(self._path, body, dict(request.headers.items()))
+            answer = self._connections.post(self._path, body, dict(request.headers.items()))
         except ssl.SSLError as error:
             raise SSLError(endpoint_url=self._url, error=error) from error
         except TimeoutError as error:
@@ -170,6 +251,10 @@ class _Route:
             raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
         except HTTPException as error:
             raise HTTPClientError(error=error) from error
+        told = answer.headers.get(_CHECKSUM)
+        if told is not None and told != str(crc32(answer.data)):
+            raise HTTPClientError(error="the answer's checksum is not that of its body")
+        return answer
 
 
 def _route_of(request: Any, client: Any) -> _Route | None:

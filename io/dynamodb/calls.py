@@ -11,6 +11,7 @@ from botocore.exceptions import ConnectionError as EndpointError  # pyright: ign
 
 from ..addresses import Address, check_options
 from ..aws import AWS_OPTIONS, THROTTLED, client, error_code, translated_errors
+from ..aws_json import JsonClient, json_client
 from ..errors import BackendUnavailableError, UsageError
 from .values import Attribute, ItemTooLargeError, UnsupportedItemError
 
@@ -89,9 +90,8 @@ class TableCalls:
         return self._call(operation, _DEADLINE_SECONDS, parameters)
 
     def _call(self, operation: str, seconds: float, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        return self._retried(
-            lambda service: getattr(service, operation)(TableName=self._address.target, **parameters), seconds
-        )
+        named = {"TableName": self._address.target, **parameters}
+        return self._retried(lambda service: service.call_with_retries(operation, named), seconds)
 
     def pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """The answers of a Query or Scan, page after page."""
@@ -127,9 +127,9 @@ class TableCalls:
         name = self._address.target
         pending: list[Any] = [{"PutRequest": {"Item": item}} for item in batch]
 
-        def send(service: Any) -> dict[str, Any]:
+        def send(service: JsonClient) -> dict[str, Any]:
             nonlocal pending
-            answer: dict[str, Any] = service.batch_write_item(RequestItems={name: pending})
+            answer = service.call_with_retries("batch_write_item", {"RequestItems": {name: pending}})
             pending = answer.get("UnprocessedItems", {}).get(name, [])
             if pending:
                 raise _UnprocessedError(f"--{self._setting}: dynamodb://{name} is throttled for too long")
@@ -144,9 +144,9 @@ class TableCalls:
             return error
         return None
 
-    def _retried(self, send: Callable[[Any], dict[str, Any]], seconds: float) -> dict[str, Any]:
+    def _retried(self, send: Callable[[JsonClient], dict[str, Any]], seconds: float) -> dict[str, Any]:
         with translated_errors(self._setting, self._address):
-            service = client("dynamodb", self._address, self._setting)
+            service = json_client(client("dynamodb", self._address, self._setting))
             try:
                 for attempt in stamina.retry_context(on=_is_passing, attempts=None, timeout=seconds):
                     with attempt:

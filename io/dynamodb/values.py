@@ -10,12 +10,16 @@ Source: DynamoDB developer guide, "Supported data types and naming rules", "Item
 
 import math
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Final, cast
 
 Attribute = Mapping[str, Any]
-"""A typed value of the protocol: one entry, from a type's letter to the value, as ``{"S": "text"}``."""
+"""A typed value of the protocol: one entry, from a type's letter to the value, as ``{"S": "text"}``.
+
+Bytes (``B``) are bytes, as boto3 has them, or their base64, as DynamoDB's JSON has them.
+"""
 
 MAX_ITEM_BYTES: Final = 400 * 1_024
 """The largest item, names included, as DynamoDB counts."""
@@ -210,13 +214,22 @@ def _values(attributes: list[Attribute]) -> list[Any]:
     return [value_of(attribute) for attribute in attributes]
 
 
+def _binary(value: bytes | str) -> bytes:
+    return b64decode(value) if isinstance(value, str) else value
+
+
+def _sorted_binaries(values: list[bytes | str]) -> list[bytes]:
+    return sorted(map(_binary, values))
+
+
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "B": _binary,
     "N": _number,
     "NULL": _no_value,
     "M": item_of,
     "L": _values,
     "SS": sorted,
-    "BS": sorted,
+    "BS": _sorted_binaries,
     "NS": _sorted_numbers,
 }
 

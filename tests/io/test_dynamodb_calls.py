@@ -65,6 +65,9 @@ class FakeDynamoDb:
                     self._write(request["PutRequest"]["Item"])
             return {"UnprocessedItems": {name: left} if left else {}}
 
+    def call_with_retries(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        return getattr(self, operation)(**parameters)
+
     def put_item(self, *, TableName: str, Item: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self._disturb("PutItem")
@@ -98,10 +101,15 @@ def _no_pauses() -> Iterator[None]:
     stamina.set_testing(False)
 
 
+def use(fake: FakeDynamoDb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    monkeypatch.setattr(calls, "json_client", lambda client: client)
+
+
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> FakeDynamoDb:
     fake = FakeDynamoDb(random.Random(1), 0)
-    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    use(fake, monkeypatch)
     return fake
 
 
@@ -122,7 +130,7 @@ def test_of_a_throttled_batch_all_is_written_but_what_the_service_refuses(
     monkeypatch: pytest.MonkeyPatch, plan: list[tuple[int, str]], trouble: float, seed: int
 ) -> None:
     fake = FakeDynamoDb(random.Random(seed), trouble)
-    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    use(fake, monkeypatch)
     last = {number: index for index, (number, _) in enumerate(plan)}
     outcomes = TABLE.batch_put(
         [
@@ -148,7 +156,7 @@ def test_hundreds_of_items_meet_throttling_and_unprocessed_items_at_most_eight_r
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = FakeDynamoDb(random.Random(7), 0.4)
-    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    use(fake, monkeypatch)
     assert TABLE.batch_put([item(number) for number in range(900)]) == [None] * 900
     assert len(fake.items) == 900
     assert fake.throttled > 0 and fake.left > 0  # else this shows nothing
@@ -171,7 +179,7 @@ def test_an_endless_throttle_ends_in_an_error_that_names_the_table(service: Fake
 def test_items_left_for_ever_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeDynamoDb(random.Random(1), 0)
     monkeypatch.setattr(fake, "batch_write_item", lambda *, RequestItems: {"UnprocessedItems": RequestItems})
-    monkeypatch.setattr(calls, "client", lambda *_: fake)
+    use(fake, monkeypatch)
     with pytest.raises(BackendUnavailableError, match="--table: dynamodb://fans is throttled for too long"):
         TABLE.batch_put([item(1), item(2)])
 
