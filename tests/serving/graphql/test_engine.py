@@ -3,12 +3,12 @@ import logging
 from pathlib import Path
 
 import pytest
-from graphql import get_introspection_query
+from graphql import build_ast_schema, get_introspection_query, parse
 
 from fan_identity.domain.access import NOBODY
 from fan_identity.domain.keys import user_pk
 from fan_identity.serving.graphql import engine as engine_module
-from fan_identity.serving.graphql.executable import printed_schema
+from fan_identity.serving.graphql.executable import plain_schema, printed_schema
 
 from ..fakes import API_KEY, KEY_WITHOUT_SCOPE, SERVICE, fan
 
@@ -308,3 +308,12 @@ def test_a_fans_history(filled):
     assert [one["accountScore"] for one in history] == [72, 71]
     assert history[0]["reasons"] == [{"code": "R1", "points": -4.5}]
     assert filled.query(query, fan("thief"))["errors"][0]["errorType"] == "403"
+
+
+def test_the_plain_schema_is_the_same_without_federation(production_engine):
+    plain = build_ast_schema(parse(plain_schema()))
+    assert "@" not in plain_schema()
+    for name, kind in plain.type_map.items():
+        if not name.startswith("__") and hasattr(kind, "fields"):
+            whole = production_engine._schema.type_map[name]
+            assert set(kind.fields) == {field for field in whole.fields if not field.startswith("_")}
