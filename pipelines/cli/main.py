@@ -13,7 +13,7 @@ from ... import __version__
 from ...io.errors import BackendUnavailableError, FanIdentityError
 from ...io.logs import configure_logging
 from ...io.settings import load_settings
-from . import api_keys, dead_letters, demo, doctor, lambda_event, lookup, run, sandbox, score, serve
+from . import api_keys, dead_letters, demo, doctor, lambda_event, lookup, run, sandbox, schema, score, serve
 from .common import err, printable
 
 _ERROR_CHARACTERS = 2_000
@@ -67,6 +67,7 @@ app.command()(lookup.show)
 app.command()(lookup.dump)
 app.command()(serve.serve)
 app.command()(sandbox.sandbox)
+app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(api_keys.app, name="api-keys")

@@ -52,6 +52,14 @@ def printed_schema() -> str:
     return print_schema(build_schema()) + "\n"
 
 
+def plain_schema() -> str:
+    """The schema as AppSync takes it: without federation's directives, which it does not know."""
+    lines = schema_text().split("\n")
+    return "\n".join(
+        line.replace(' @key(fields: "globalUserId")', "") for line in lines if "@link" not in line
+    ).lstrip()
+
+
 def _field(resolver: Resolver, from_parent: tuple[str, ...] | None) -> Field:
     if from_parent is None:
 
