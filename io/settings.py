@@ -3,7 +3,6 @@
 Secrets belong in the environment and are read where they are used; none is printed or put into a pipeline.
 """
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
@@ -11,7 +10,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from .durations import duration
 from .errors import UsageError
+
+__all__ = ["Settings", "duration", "load", "load_settings"]
 
 
 class Settings(BaseSettings):
@@ -90,22 +92,6 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return frozenset(part.strip() for part in value.split(",") if part.strip())
         return value
-
-
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds"}
-_DURATION = re.compile(r"([0-9]{1,6})(d|h|ms|m|s)")
-
-
-def duration(text: str) -> timedelta:
-    """Reads ``7d``, ``12h``, ``30m``, ``45s`` or ``500ms``.
-
-    Raises:
-        ValueError: it is written differently.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("write a number and a unit, such as 7d, 12h, 30m, 45s or 500ms")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def load_settings(**flags: Any) -> Settings:
