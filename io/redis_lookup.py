@@ -11,6 +11,7 @@ import os
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, cast
 
@@ -27,6 +28,7 @@ NO_TEXT: Final = b""
 """What a key of another type (a hash, a list) reads as: an entry, and not one that anybody can use."""
 
 _CONNECT_SECONDS: Final = 1.0
+_GRACE_SECONDS: Final = 0.001
 _SILENCE_SECONDS: Final = 1.0  # a connection that was silent for so long while answers were due is given up
 
 
@@ -114,7 +116,12 @@ class RedisConnection(asyncio.Protocol):
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and outgoing:
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
-            self._loop.call_later(self.deadline_seconds, self._expire, self._asked)
+            self._loop.call_later(self.deadline_seconds, self._due, self._asked)
+
+    def _due(self, asked: int) -> None:
+        """Looks once more at what came in: a process that was kept from running must not take that for a late answer."""
+        if asked > self._answered:
+            self._loop.call_later(_GRACE_SECONDS, self._expire, asked)
 
     def _expire(self, asked: int) -> None:
         """Ends the waiting for what was asked up to this number."""
@@ -198,11 +205,12 @@ class RedisLookup:
             self._connection.close()
 
     async def _ask(self, command: bytes, connect_seconds: float | None = None) -> Any:
+        connection = self._connection
         try:
-            try:
-                return await (await self._connected(connect_seconds)).ask(command)
-            except ConnectionLostError:
-                return await (await self._connected(connect_seconds)).ask(command)
+            if connection is not None and connection.alive:
+                with suppress(ConnectionLostError):
+                    return await connection.ask(command)
+            return await (await self._connected(connect_seconds)).ask(command)
         except TimeoutError:
             raise self._away(f"no answer in {self._deadline_seconds * 1_000:.0f} ms") from None
         except ssl.SSLCertVerificationError:

@@ -1,9 +1,10 @@
 """Answers as they leave: one shape for errors, the headers every answer has, ids of requests."""
 
+import itertools
 import logging
+import os
 import re
 import traceback
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ _OF_STATUS: Final[dict[int, tuple[Header, ...]]] = {
     401: ((b"www-authenticate", b"Bearer"),),
     503: ((b"retry-after", b"1"),),
 }
+_ids: Final = itertools.count(1)
+_process: dict[int, bytes] = {}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -45,7 +48,16 @@ def correlation_id(headers: Iterable[Header]) -> bytes:
     for name, value in headers:
         if name == CORRELATION_HEADER and _CORRELATION_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex.encode()
+    return b"%s-%x" % (_process_name(), next(_ids))
+
+
+def _process_name() -> bytes:
+    """A random name of this process: with a number behind it, it names a request at a fraction of a UUID's cost."""
+    pid = os.getpid()
+    name = _process.get(pid)
+    if name is None:  # also in a fork
+        name = _process[pid] = os.urandom(10).hex().encode()
+    return name
 
 
 def error_body(error: FunctionError) -> bytes:

@@ -1,6 +1,6 @@
 """Who asks over HTTP: a bearer token, or an API key with its rate limit."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from ...domain.access import NOBODY, CallerKind, Identity
@@ -8,7 +8,7 @@ from ...io.errors import UnavailableError
 from ..context import FunctionError, unavailable
 from ..tokens.bearer import bearer_token
 from ..tokens.problems import TokenError
-from .answers import Scope
+from .answers import Header, Scope
 
 API_KEY_HEADER: Final = b"x-api-key"
 
@@ -46,30 +46,32 @@ class Authentication:
         self._find_key = find_key
         self._take = take
 
+    def known(self, headers: Sequence[Header]) -> Identity | None:
+        """The caller of a bearer token that was verified a short while ago; None where ``identify`` has to be asked."""
+        authorization: bytes | None = None
+        for name, value in headers:
+            if name in (b"authorization", API_KEY_HEADER):
+                if authorization is not None or name == API_KEY_HEADER:
+                    return None
+                authorization = value
+        if authorization is None or self._tokens is None:
+            return None
+        token = bearer_token(authorization.decode("latin-1"))
+        return None if token is None else self._tokens.cached(token)
+
     async def identify(self, scope: Scope) -> Identity:
         """The caller; ``NOBODY`` where a request brings no credentials.
 
         Raises:
             FunctionError: 401, the credentials are not good; 400, they are given twice; 503, they cannot be checked.
         """
-        authorization: bytes | None = None
-        api_key: bytes | None = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                if authorization is not None:
-                    raise _twice()
-                authorization = value
-            elif name == API_KEY_HEADER:
-                if api_key is not None:
-                    raise _twice()
-                api_key = value
-        if authorization is not None:
-            if api_key is not None:
-                raise _twice()
-            return await self._of_token(authorization, scope)
-        if api_key is not None:
-            return self._of_key(api_key, scope)
-        return NOBODY
+        shown = [(name, value) for name, value in scope["headers"] if name in (b"authorization", API_KEY_HEADER)]
+        if not shown:
+            return NOBODY
+        if len(shown) > 1:
+            raise FunctionError("one Authorization or X-Api-Key header, not several", "400", "BAD_REQUEST")
+        name, value = shown[0]
+        return self._of_key(value, scope) if name == API_KEY_HEADER else await self._of_token(value, scope)
 
     async def admit(self, identity: Identity, cost: int) -> None:
         """Takes a request's cost out of the rate limit of an API key; others have none.
@@ -109,7 +111,3 @@ def source_ip(scope: Scope) -> tuple[str, ...]:
 
 def _not_good() -> FunctionError:
     return FunctionError("the token or API key is not valid", "401", "UNAUTHORIZED")
-
-
-def _twice() -> FunctionError:
-    return FunctionError("one Authorization or X-Api-Key header, not several", "400", "BAD_REQUEST")
