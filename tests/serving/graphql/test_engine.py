@@ -6,7 +6,8 @@ import pytest
 from graphql import build_ast_schema, get_introspection_query, parse
 
 from fan_identity.domain.access import NOBODY
-from fan_identity.domain.keys import user_pk
+from fan_identity.domain.keys import LATEST_SK, user_pk
+from fan_identity.serving.data_sources import ArmScore
 from fan_identity.serving.graphql import engine as engine_module
 from fan_identity.serving.graphql.executable import plain_schema, printed_schema
 
@@ -317,3 +318,41 @@ def test_the_plain_schema_is_the_same_without_federation(production_engine):
         if not name.startswith("__") and hasattr(kind, "fields"):
             whole = production_engine._schema.type_map[name]
             assert set(kind.fields) == {field for field in whole.fields if not field.startswith("_")}
+
+
+ODD_IDS = [
+    "a#b",
+    "a:b",
+    "a\r\nb",
+    "a\0b",
+    "a\0",
+    "a",
+    "a ",
+    "caf\u00e9",
+    "cafe\u0301",
+    "USER#a",
+    "user:a",
+    "sha256:abc",
+    "\u202ea",
+    "A",
+    "x" * 3_000,
+    "x" * 3_001,
+]
+
+
+@pytest.mark.parametrize("mine", ODD_IDS, ids=ascii)
+def test_an_id_reaches_its_own_key_alone(api, mine):
+    """Each fan has a score only they have; nobody reaches another's, by any door."""
+    for number, name in enumerate(ODD_IDS):
+        api.sources.arm.scores[name] = ArmScore(number % 5 + 1, None, f"of {number}")
+        api.sources.fan_identity.add(user_pk(name), LATEST_SK, accountScore=number)
+    number = ODD_IDS.index(mine)
+    query = "query ($u: ID!) { fan(globalUserId: $u) { globalUserId armScore { modelVersion } accountFanscore { rawScore } } }"
+    assert api.query(query, fan(mine), {"u": mine})["data"]["fan"] == {
+        "globalUserId": mine,
+        "armScore": {"modelVersion": f"of {number}"},
+        "accountFanscore": {"rawScore": number},
+    }
+    for other in ODD_IDS:
+        if other != mine:
+            assert api.query(query, fan(mine), {"u": other})["errors"][0]["errorType"] == "403"
