@@ -347,7 +347,10 @@ def test_an_id_reaches_its_own_key_alone(api, mine):
         api.sources.arm.scores[name] = ArmScore(number % 5 + 1, None, f"of {number}")
         api.sources.fan_identity.add(user_pk(name), LATEST_SK, accountScore=number)
     number = ODD_IDS.index(mine)
-    query = "query ($u: ID!) { fan(globalUserId: $u) { globalUserId armScore { modelVersion } accountFanscore { rawScore } } }"
+    query = (
+        "query ($u: ID!) { fan(globalUserId: $u) "
+        "{ globalUserId armScore { modelVersion } accountFanscore { rawScore } } }"
+    )
     assert api.query(query, fan(mine), {"u": mine})["data"]["fan"] == {
         "globalUserId": mine,
         "armScore": {"modelVersion": f"of {number}"},
