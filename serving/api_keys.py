@@ -97,6 +97,10 @@ class ApiKeys:
                 found = key
         return found
 
+    def named(self, name: str) -> ApiKey | None:
+        """The key of that name, or None where it was revoked."""
+        return next((key for _, key in self._keys if key.name == name), None)
+
     def _renew(self) -> None:
         now = self._clock()
         if now - self._looked_at < _CHECK_SECONDS:
