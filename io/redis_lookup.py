@@ -119,7 +119,7 @@ class RedisConnection(asyncio.Protocol):
             self._loop.call_later(self.deadline_seconds, self._due, self._asked)
 
     def _due(self, asked: int) -> None:
-        """Looks once more at what came in: a process that was kept from running must not take that for a late answer."""
+        """Looks once more at what came in: a process that was kept from running takes that for no late answer."""
         if asked > self._answered:
             self._loop.call_later(_GRACE_SECONDS, self._expire, asked)
 

@@ -16,6 +16,7 @@ import msgspec
 from ..domain.keys import LATEST_SK, arm_cache_key, user_pk
 from ..io.arm_reads import ArmReads, open_arm_reads
 from ..io.breaker import Admission, Breaker
+from ..io.clock import now_ms
 from ..io.errors import FanIdentityError, UnavailableError, UsageError
 from .data_sources import ArmScore, AsyncTable
 
@@ -221,3 +222,24 @@ def _milliseconds(value: object) -> int | None:
     if moment is None:
         return None
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def shown(score: ArmScore | None, *, detail: bool) -> dict[str, Any]:
+    """A lookup's answer as JSON: ``{armScore}``, with ``stale`` where it is; in detail age and model version too.
+
+    Args:
+        score: what was found; None for an unknown fan.
+        detail: whether ``ageSeconds`` (since the activity that caused the score) and ``modelVersion`` are wanted.
+    """
+    if score is None:
+        none = {"ageSeconds": None, "modelVersion": None, "stale": False} if detail else {}
+        return {"armScore": None, **none}
+    if not detail:
+        return {"armScore": score.arm_score, "stale": True} if score.stale else {"armScore": score.arm_score}
+    age = None if score.scored_at_ms is None else max(0, now_ms() - score.scored_at_ms) / 1_000
+    return {
+        "armScore": score.arm_score,
+        "ageSeconds": age,
+        "modelVersion": score.model_version,
+        "stale": score.stale,
+    }

@@ -27,6 +27,7 @@ from ..io.ports import ReceivedMessage
 from ..io.registry import Kind, Worker, worker_named
 from ..io.rescoring import Rescoring
 from ..io.settings import Settings, load_settings
+from .resolver_handlers import handler_named
 
 _log = logging.getLogger("fan_identity.lambda")
 _tracer = trace.get_tracer("fan_identity")
@@ -181,6 +182,9 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
     settings = load_settings()
     if settings.app_name is None:
         raise UsageError("APP_NAME names no worker; set it to one of the reference's, such as scoreUsers")
+    resolver = handler_named(settings.app_name)  # serving.lambda_entry finds these with less to import
+    if resolver is not None:
+        return resolver(event, context)
     return answer(event, context, worker_named(settings.app_name), settings)
 
 

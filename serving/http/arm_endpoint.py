@@ -9,9 +9,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 
 from ...domain.access import CallerKind, Identity
-from ...io.clock import now_ms
 from ...io.errors import UnavailableError
-from ..arm import ArmLookup
+from ..arm import ArmLookup, shown
 from ..context import FunctionError, unavailable
 from ..data_sources import ArmScore
 from ..shared import require_known, require_reader_of
@@ -36,12 +35,11 @@ MOST_FANS: Final = 100
 _log: Final = logging.getLogger("fan_identity.http")
 _encode: Final = msgspec.json.Encoder().encode
 _SCORES: Final = {
-    (risk, stale): _encode({"armScore": risk, "stale": True} if stale else {"armScore": risk})
+    (risk, stale): _encode(shown(ArmScore(risk, stale=stale), detail=False))
     for risk in range(1, 6)
     for stale in (False, True)
 }
-_UNKNOWN: Final = _encode({"armScore": None})
-_UNKNOWN_IN_DETAIL: Final = {"armScore": None, "ageSeconds": None, "modelVersion": None, "stale": False}
+_UNKNOWN: Final = _encode(shown(None, detail=False))
 _QUERIES: Final = {b"": False, b"detail=true": True, b"detail=false": False}
 
 
@@ -112,7 +110,7 @@ class ArmEndpoint:
         except UnavailableError as error:
             raise unavailable(error) from None
         if detail:
-            return _encode(_shown(score, detail=True))
+            return _encode(shown(score, detail=True))
         return _UNKNOWN if score is None else _SCORES[score.arm_score, score.stale]
 
     async def _many(self, scope: Scope, receive: Receive, detail: bool) -> bytes:
@@ -124,7 +122,7 @@ class ArmEndpoint:
         away = [one for one in outcomes if isinstance(one, UnavailableError)]
         if away and len(away) == len(outcomes):
             raise unavailable(away[0])
-        return _encode({"armScores": [_shown(one, detail=detail) for one in outcomes]})
+        return _encode({"armScores": [_outcome(one, detail=detail) for one in outcomes]})
 
 
 def _asked(body: bytes, identity: Identity) -> Sequence[str]:
@@ -139,20 +137,10 @@ def _asked(body: bytes, identity: Identity) -> Sequence[str]:
     return asked
 
 
-def _shown(score: ArmScore | UnavailableError | None, *, detail: bool) -> Any:
+def _outcome(score: ArmScore | UnavailableError | None, *, detail: bool) -> dict[str, Any]:
     if isinstance(score, UnavailableError):
         return {"armScore": None, "errors": [unavailable(score).shown()]}
-    if score is None:
-        return _UNKNOWN_IN_DETAIL if detail else {"armScore": None}
-    if not detail:
-        return {"armScore": score.arm_score, "stale": True} if score.stale else {"armScore": score.arm_score}
-    age = None if score.scored_at_ms is None else max(0, now_ms() - score.scored_at_ms) / 1_000
-    return {
-        "armScore": score.arm_score,
-        "ageSeconds": age,
-        "modelVersion": score.model_version,
-        "stale": score.stale,
-    }
+    return shown(score, detail=detail)
 
 
 def _decoded(quoted: bytes) -> str:
