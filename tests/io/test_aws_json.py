@@ -25,8 +25,12 @@ from fan_identity.io.aws_json import _Connections, json_client
 MEDIA = "application/x-amz-json-1.0"
 AGENT = {"content-type": MEDIA, "user-agent": "agent", "x-amz-target": "AmazonSQS"}
 QUEUE = {"QueueUrl": "http://x/1/q"}
+PUT = {"TableName": "t", "Item": {"PK": {"S": "x"}, "b": {"B": b"\x00\xff~"}, "s": {"BS": [b"", b"a"]}}}
 BOTO3_ONLY = "amz-sdk-invocation-id"
 """A header that boto3 sends and we do not."""
+
+
+Answer = tuple[int, dict[str, str], bytes]
 
 
 class Service:
@@ -34,7 +38,9 @@ class Service:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.requests: list[tuple[dict[str, str], Any]] = []
-        self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")
+        self.answer: Answer = (200, {}, b"{}")
+        self.first: list[Answer] = []
+        """Answers before ``answer``."""
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,7 +50,7 @@ class Service:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): text for name, text in self.headers.items()}
                 service.requests.append((headers, json.loads(body)))
-                status, more, said = service.answer
+                status, more, said = service.first.pop(0) if service.first else service.answer
                 self.send_response(status)
                 for name, text in {"Content-Length": str(len(said)), **more}.items():
                     self.send_header(name, text)
@@ -85,17 +91,18 @@ def service() -> Iterator[Service]:
     service.close()
 
 
-def boto3_client(url: str, name: str = "sqs", **config: Any) -> Any:
-    retries = {"total_max_attempts": 1}
+def boto3_client(url: str, name: str = "sqs", attempts: int = 1, **config: Any) -> Any:
+    retries = {"mode": "standard", "total_max_attempts": attempts}
     return boto3.client(
         name, endpoint_url=url, region_name="eu-west-1", config=Config(retries=retries, read_timeout=30, **config)
     )
 
 
-def warmed(service: Service, name: str = "sqs", operation: str = "list_queues") -> tuple[Any, Any]:
+def warmed(service: Service, name: str = "sqs", operation: str = "list_queues", attempts: int = 1) -> tuple[Any, Any]:
     """boto3's client, and ours after boto3 made its first call."""
-    client = boto3_client(service.url, name)
+    client = boto3_client(service.url, name, attempts)
     ours = json_client(client)
+    service.requests.clear()
     ours.call(operation, {})
     assert BOTO3_ONLY in service.requests[0][0]
     service.requests.clear()
@@ -129,6 +136,105 @@ def test_a_service_of_another_name_is_called_as_well(service):
     service.answer = (200, {}, b'{"Item":{"PK":{"S":"x"}}}')
     assert ours.call("get_item", {"TableName": "t", "Key": {}}) == {"Item": {"PK": {"S": "x"}}}
     assert service.requests[0][0]["x-amz-target"] == "DynamoDB_20120810.GetItem"
+
+
+def test_bytes_go_as_boto3_sends_them(service):
+    client, ours = warmed(service, "dynamodb", "list_tables")
+    ours.call("put_item", PUT)
+    client.put_item(**PUT)
+    (_, own), (_, theirs) = service.requests
+    assert own == theirs
+
+
+def refusal(code: str, status: int = 400) -> Answer:
+    return status, {}, json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "no"}).encode()
+
+
+FINE: Answer = (200, {"x-amz-crc32": "2745614147"}, b"{}")
+THROTTLED = refusal("ProvisionedThroughputExceededException")
+FAILED = refusal("InternalServerError", 500)
+WRITTEN = refusal("ConditionalCheckFailedException")
+SCRIPTS: dict[str, list[Answer]] = {
+    "fine": [FINE],
+    "again": [THROTTLED, FAILED, (503, {}, b"<html>"), (429, {}, b""), FINE],
+    "to the end": [FAILED] * 5,
+    "the service's answer": [WRITTEN],
+    "in between": [THROTTLED, WRITTEN],
+    "not ours to try": [refusal("ValidationException")],
+}
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    """What would have been slept; all of it, and nothing is."""
+    asked: list[float] = []
+    monkeypatch.setattr("time.sleep", asked.append)
+    return asked
+
+
+def outcome(call: Callable[[], Any], script: list[Answer], service: Service, pauses: list[float]) -> list[Any]:
+    """What came of a call: requests, pauses, and the answer or error."""
+    service.requests.clear()
+    pauses.clear()
+    service.first = list(script)
+    told: Any = None
+    try:
+        call()
+    except ClientError as error:
+        told = type(error).__name__, error.response["Error"]
+    return [len(service.requests), len(pauses), told]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_boto3_tries_again_is_tried_again_as_often(service, pauses, name):
+    script = SCRIPTS[name]
+    client, ours = warmed(service, "dynamodb", "list_tables", attempts=5)
+    own = outcome(lambda: ours.call_with_retries("put_item", PUT), script, service, pauses)
+    theirs = outcome(lambda: client.put_item(**PUT), script, service, pauses)
+    assert own == theirs
+    assert own[0] == len(script)
+
+
+def test_the_pauses_are_boto3s(service, pauses):
+    """Up to a second after throttling, a fortieth after DynamoDB's own errors; twice as much each time."""
+    for answer, base in ((THROTTLED, 1.0), (FAILED, 0.025)):
+        _, ours = warmed(service, "dynamodb", "list_tables", attempts=5)
+        seen: list[list[float]] = []
+        for _ in range(10):
+            outcome(lambda: ours.call_with_retries("put_item", PUT), [answer] * 4, service, pauses)
+            seen.append(list(pauses))
+        for number, same in enumerate(zip(*seen, strict=True)):
+            assert all(0 <= pause <= base * 2**number for pause in same)
+            assert max(same) > base * 2**number / 4  # of ten by chance
+
+
+def test_the_budget_of_retries_is_boto3s(service, pauses):
+    """It empties while nothing succeeds, and fills up by what does."""
+    books: list[list[Any]] = []
+    for own in (True, False):
+        client, ours = warmed(service, "dynamodb", "list_tables", attempts=5)
+
+        def call(own: bool = own, client: Any = client, ours: Any = ours) -> Any:
+            return ours.call_with_retries("put_item", PUT) if own else client.put_item(**PUT)
+
+        scripts = [[FAILED] * 5] * 15 + [[FINE]] * 40 + [[FAILED, FINE]] * 5 + [[FAILED] * 5] * 3
+        books.append([outcome(call, script, service, pauses)[0] for script in scripts])
+    assert books[0] == books[1]
+    assert books[0][0] == 5 and books[0][14] == 1  # else this shows nothing
+
+
+@pytest.mark.parametrize("torn", [(200, {"x-amz-crc32": "1"}, b"{}"), (200, {}, b'{"a"')])
+def test_a_torn_answer_is_asked_for_again(service, pauses, torn):
+    _, ours = warmed(service, "dynamodb", "list_tables", attempts=3)
+    assert outcome(lambda: ours.call_with_retries("put_item", PUT), [torn, FINE], service, pauses) == [2, 1, None]
+    with pytest.raises(HTTPClientError):
+        outcome(lambda: ours.call_with_retries("put_item", PUT), [torn] * 3, service, pauses)
+    assert len(service.requests) == 3
+
+
+def test_the_first_call_is_tried_again_by_boto3_alone(service, pauses):
+    ours = json_client(boto3_client(service.url, "dynamodb", attempts=5))
+    assert outcome(lambda: ours.call_with_retries("put_item", PUT), [FAILED, FINE], service, pauses) == [2, 1, None]
 
 
 def test_a_session_token_is_sent_and_signed(service, monkeypatch):
