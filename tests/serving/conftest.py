@@ -15,6 +15,19 @@ from fan_identity.serving.graphql.engine import Engine
 from fan_identity.serving.graphql.executable import build_schema
 
 from .fakes import SERVICE, memory_sources
+from .issuer import (  # noqa: F401 - fixtures
+    claims_fixture,
+    clock,
+    issuer,
+    make_issuer,
+    make_signer,
+    make_verifier,
+    next_signer,
+    rsa_keys,
+    signer,
+    signers,
+    verifier,
+)
 
 
 @dataclass
