@@ -94,6 +94,11 @@ class KeySet:
                 return None
         return self._start(now)
 
+    def renewal(self) -> Flight | None:
+        """Asks the issuer where keys were never had or have aged; what to wait for, or None."""
+        now = self._clock()
+        return None if _age(self._now.fetched_at, now) < RENEW_SECONDS else self._start(now)
+
     def find(self, key_id: KeyId) -> SigningKey:
         """The key of that id, bound to that algorithm.
 

@@ -15,6 +15,7 @@ import msgspec
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 
 from ...domain.access import Identity
+from ...io.errors import UnavailableError
 from .claims import identity_of
 from .jwks import KeyId
 from .key_document import FETCH_SECONDS, KeyDocument
@@ -102,6 +103,20 @@ class TokenVerifier:
                 await asyncio.wait({asyncio.wrap_future(flight)}, timeout=_WAIT_SECONDS)
             identity = self._verify(token, key_id)
         return msgspec.structs.replace(identity, source_ip=source_ip) if source_ip else identity
+
+    async def check(self) -> None:
+        """Makes sure that there are keys to verify with; for readiness, and so that no first request waits for them.
+
+        Raises:
+            UnavailableError: ``jwks``: the issuer's keys cannot be had and none are known.
+        """
+        flight = self._keys.renewal()
+        if flight is not None:
+            import asyncio  # noqa: PLC0415 - as in ``verify``
+
+            await asyncio.wait({asyncio.wrap_future(flight)}, timeout=_WAIT_SECONDS)
+        if self._keys.usable_until <= self._clock():
+            raise UnavailableError("jwks", "the issuer's keys cannot be had")
 
     def verify_blocking(self, token: str) -> Identity:
         """``verify`` for code that is on no event loop. Raises the same."""
