@@ -108,13 +108,14 @@ class Resolver:
         """Answers one event.
 
         Args:
-            event: AppSync's context of a direct resolver (it has ``info``), or the reference's plain event:
-                ``globalUserId`` in ``arguments`` or as it is. ``detail: true`` asks for age and model version too.
+            event: AppSync's context of a direct resolver (it has ``info``) for ``Query.getArmScore`` or
+                ``Fan.armScore``, which has age and model version too; or the reference's plain event:
+                ``globalUserId`` in ``arguments`` or as it is, and ``detail: true`` for age and model version.
                 Who asks is said by ``identity``; a plain event without it comes from whoever may invoke the Lambda,
                 and that is a service.
 
         Returns:
-            The field's value, 1 to 5 or None; of a plain event ``{data: {armScore}}``.
+            The field's value, None for an unknown fan; of a plain event ``{data: {armScore}}``.
 
         Raises:
             FunctionError: 400, 401 or 403.
@@ -123,7 +124,7 @@ class Resolver:
         asked = self._asked(event)
         score = await self._arm.get(asked.global_user_id)
         if _is_direct(event):
-            return _value(score, detail=asked.detail)
+            return _value(event, score)
         return {"data": shown(score, detail=asked.detail)}
 
     async def answer_batch(self, events: Sequence[Event]) -> list[dict[str, Any]]:
@@ -145,11 +146,11 @@ class Resolver:
             except FunctionError as error:
                 answers[number] = _failed(error)
         outcomes = await self._arm.outcomes([one.global_user_id for one in asked.values()])
-        for (number, one), outcome in zip(asked.items(), outcomes, strict=True):
+        for number, outcome in zip(asked, outcomes, strict=True):
             answers[number] = (
                 _failed(unavailable(outcome))
                 if isinstance(outcome, UnavailableError)
-                else {"data": _value(outcome, detail=one.detail)}
+                else {"data": _value(events[number], outcome)}
             )
         return [answers[number] for number in range(len(events))]
 
@@ -164,7 +165,7 @@ class Resolver:
         arguments = _object(event.get("arguments", event))
         if arguments is None:
             raise FunctionError("arguments is an object", "400", "BAD_REQUEST")
-        global_user_id = arguments.get("globalUserId")
+        global_user_id = arguments.get("globalUserId", (_object(event.get("source")) or {}).get("globalUserId"))
         if not isinstance(global_user_id, str):
             raise FunctionError("globalUserId is a text", "400", "BAD_INPUT")
         try:
@@ -221,7 +222,7 @@ def _table(rules: ArmRules) -> Callable[[], AsyncTable] | None:
     def opened() -> AsyncTable:
         from .fan_table import open_fan_table  # noqa: PLC0415 - its clients are slow to import
 
-        return open_fan_table(address, "table" if rules.table else "store", _TABLE_SECONDS)
+        return open_fan_table(address, "table" if rules.table else "store", _TABLE_SECONDS).table
 
     return opened
 
@@ -234,10 +235,13 @@ def _is_direct(event: Event) -> bool:
     return "info" in event
 
 
-def _value(score: ArmScore | None, *, detail: bool) -> Any:
-    if detail:
-        return shown(score, detail=True)
-    return None if score is None else score.arm_score
+def _value(event: Event, score: ArmScore | None) -> Any:
+    """The value of the field that is resolved: ``Query.getArmScore: Int``, ``Fan.armScore: ArmScore``."""
+    info = _object(event["info"]) or {}
+    if score is None or (info.get("parentTypeName"), info.get("fieldName")) != ("Fan", "armScore"):
+        return None if score is None else score.arm_score
+    detail = shown(score, detail=True)
+    return {"score": detail.pop("armScore"), **detail}
 
 
 def _failed(error: FunctionError) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ..context import FunctionError
+from ..rate_limits import RateLimitedError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -68,6 +69,8 @@ def error_body(error: FunctionError) -> bytes:
 async def send_error(send: Send, error: FunctionError, correlation: bytes, more: Sequence[Header] = ()) -> None:
     """Sends an error; its type is the HTTP status."""
     status = int(error.error_type)
+    if isinstance(error, RateLimitedError):
+        more = (*more, (b"retry-after", b"%d" % error.retry_after))
     await send_json(send, status, error_body(error), correlation, (*_OF_STATUS.get(status, ()), *more))
 
 

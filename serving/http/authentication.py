@@ -1,11 +1,15 @@
 """Who asks over HTTP: a bearer token, or an API key with its rate limit."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
-from ...domain.access import NOBODY, CallerKind, Identity
+import msgspec
+
+from ...domain.access import NOBODY, Identity
 from ...io.errors import UnavailableError
+from ..api_keys import ApiKeys
 from ..context import FunctionError, unavailable
+from ..rate_limits import KeyLimits
 from ..tokens.bearer import bearer_token
 from ..tokens.problems import TokenError
 from .answers import Header, Scope
@@ -25,26 +29,19 @@ class Tokens(Protocol):
         ...
 
 
-FindKey = Callable[[str, tuple[str, ...]], Identity | None]
-"""The caller of an API key, or None where there is no such key."""
-
-Admit = Callable[[Identity, int], Awaitable[None]]
-"""Takes a cost out of an API key's rate limit; raises FunctionError 429 where it is used up."""
-
-
 class Authentication:
     """Finds out who asks.
 
     Args:
         tokens: None where no tokens are taken.
-        find_key: None where no API keys are taken.
-        take: the API keys' rate limits.
+        keys: None where no API keys are taken.
+        limits: the API keys' rate limits.
     """
 
-    def __init__(self, tokens: Tokens | None, find_key: FindKey | None = None, take: Admit | None = None) -> None:
+    def __init__(self, tokens: Tokens | None, keys: ApiKeys | None = None, limits: KeyLimits | None = None) -> None:
         self._tokens = tokens
-        self._find_key = find_key
-        self._take = take
+        self._keys = keys
+        self._limits = limits
 
     def known(self, headers: Sequence[Header]) -> Identity | None:
         """The caller of a bearer token that was verified a short while ago; None where ``identify`` has to be asked."""
@@ -77,10 +74,10 @@ class Authentication:
         """Takes a request's cost out of the rate limit of an API key; others have none.
 
         Raises:
-            FunctionError: 429, it is used up.
+            RateLimitedError: 429, it is used up.
         """
-        if identity.kind is CallerKind.API_KEY and self._take is not None:
-            await self._take(identity, cost)
+        if self._limits is not None:
+            await self._limits.admit(identity, cost)
 
     async def _of_token(self, authorization: bytes, scope: Scope) -> Identity:
         token = bearer_token(authorization.decode("latin-1"))
@@ -97,10 +94,10 @@ class Authentication:
             raise unavailable(error) from None
 
     def _of_key(self, api_key: bytes, scope: Scope) -> Identity:
-        found = None if self._find_key is None else self._find_key(api_key.decode("latin-1"), source_ip(scope))
+        found = None if self._keys is None else self._keys.find(api_key.decode("latin-1"))
         if found is None:
             raise _not_good()
-        return found
+        return msgspec.structs.replace(found.identity, source_ip=source_ip(scope))
 
 
 def source_ip(scope: Scope) -> tuple[str, ...]:
