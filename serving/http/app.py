@@ -1,6 +1,5 @@
 """The whole API as one ASGI application: what it is made of, opened when the server starts and closed when it ends."""
 
-import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -21,7 +20,6 @@ from .openapi import DOCS_POLICY, docs_page, openapi
 from .rest import GuardedRoutes
 
 _log: Final = logging.getLogger("fan_identity.http")
-_GC_THRESHOLDS: Final = (50_000, 50, 100)
 _SLASH: Final = PATH + b"/"
 
 Closer = Callable[[], Awaitable[object]]
@@ -54,10 +52,12 @@ class Application:
 
     Args:
         open_parts: opens them.
+        started: is called once they are open.
     """
 
-    def __init__(self, open_parts: Open) -> None:
+    def __init__(self, open_parts: Open, started: Callable[[], None] = lambda: None) -> None:
         self._open_parts = open_parts
+        self._started = started
         self._exits = AsyncExitStack()
         self._arm: ArmEndpoint | None = None
         self._rest: GuardedRoutes | None = None
@@ -91,10 +91,7 @@ class Application:
                 _log.warning("starting though something does not answer: %s: %s", name, text_of(problem))
         self._arm = ArmEndpoint(parts.arm, parts.authentication)
         self._rest = GuardedRoutes([*_own_routes(parts), *parts.routes])
-        # What lives as long as the process is not looked at again by the garbage collector.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        self._started()
 
     async def stop(self) -> None:
         """Closes the parts."""
