@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.job_server import JobServer
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.portability.prism_runner import PrismJobServer, PrismRunner
 from typing_extensions import override
 
@@ -29,7 +30,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class DetachedPrismRunner(PrismRunner):
-    """The PrismRunner, its server in a session of its own."""
+    """The PrismRunner, its server in a session of its own, its jobs without a time limit.
+
+    ``--job_server_timeout`` has no effect: Beam ends with it not only requests but also the stream that tells a job's
+    state, and so the job, 300 s after its start.
+    """
 
     @override
     def default_job_server(self, options: PipelineOptions) -> JobServer:
@@ -37,6 +42,12 @@ class DetachedPrismRunner(PrismRunner):
         atexit.register(server.stop)
         threading.excepthook = _unless_of_beam(threading.excepthook)
         return server
+
+    @override
+    def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> JobServiceHandle:
+        handle: Any = JobServiceHandle(job_service, options)
+        handle.timeout = None
+        return handle
 
 
 def _unless_of_beam(
