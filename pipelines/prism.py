@@ -45,7 +45,7 @@ class DetachedPrismRunner(PrismRunner):
 
     @override
     def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> JobServiceHandle:
-        handle: Any = JobServiceHandle(job_service, options)
+        handle: Any = JobServiceHandle(job_service, options, retain_unknown_options=True)  # as Beam does
         handle.timeout = None
         return handle
 
