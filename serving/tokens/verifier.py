@@ -111,7 +111,8 @@ class TokenVerifier:
             UnavailableError: ``jwks``: the issuer's keys cannot be had and none are known.
         """
         flight = self._keys.renewal()
-        if flight is not None:
+        # Where keys are there nobody waits: an issuer that hangs must not make a server unready that can do its work.
+        if flight is not None and self._keys.usable_until <= self._clock():
             import asyncio  # noqa: PLC0415 - as in ``verify``
 
             await asyncio.wait({asyncio.wrap_future(flight)}, timeout=_WAIT_SECONDS)

@@ -12,7 +12,13 @@ import pytest
 from fan_identity.io.errors import UnavailableError, UsageError
 from fan_identity.serving.tokens import key_document
 from fan_identity.serving.tokens.key_document import MAX_DOCUMENT_BYTES, KeyDocument
-from fan_identity.serving.tokens.key_set import FRESH_SECONDS, PAUSE_SECONDS, RENEW_SECONDS, STALE_SECONDS
+from fan_identity.serving.tokens.key_set import (
+    FIRST_PAUSE_SECONDS,
+    FRESH_SECONDS,
+    PAUSE_SECONDS,
+    RENEW_SECONDS,
+    STALE_SECONDS,
+)
 from fan_identity.serving.tokens.problems import TokenError, TokenProblem
 from fan_identity.serving.tokens.verifier import TokenVerifier
 
@@ -220,6 +226,37 @@ def test_a_clock_set_back_does_not_keep_keys_for_longer(verifier, issuer, tokens
     clock.ahead = -1_000
     assert let_in(verifier, next(tokens))
     assert len(issuer.asked) == 2
+
+
+def test_readiness_asks_for_keys_before_the_first_request(verifier, issuer, tokens):
+    asyncio.run(verifier.check())
+    assert let_in(verifier, next(tokens))
+    assert len(issuer.asked) == 1
+
+
+def test_readiness_is_an_outage_while_there_are_no_keys_and_ends_with_it(verifier, issuer, clock):
+    keys, issuer.keys = issuer.keys, None
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="jwks"):
+            asyncio.run(verifier.check())
+    issuer.keys = keys
+    clock.ahead += FIRST_PAUSE_SECONDS
+    asyncio.run(verifier.check())
+    assert len(issuer.asked) == 2
+
+
+def test_readiness_does_not_wait_for_an_issuer_that_hangs_while_keys_are_there(verifier, issuer, clock):
+    asyncio.run(verifier.check())
+    issuer.held.clear()
+    clock.ahead += FRESH_SECONDS
+    asyncio.run(verifier.check())
+    clock.ahead = STALE_SECONDS
+    issuer.held.set()
+    questions_end()
+    issuer.keys = None
+    clock.ahead += STALE_SECONDS
+    with pytest.raises(UnavailableError):
+        asyncio.run(verifier.check())
 
 
 # What the issuer answers
