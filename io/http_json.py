@@ -247,9 +247,17 @@ class JsonApi:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
+            # aiohttp sends a GET a second time by itself where its connection ends. Whether to is Caller's to say.
+            session._retry_connection = False  # pyright: ignore[reportPrivateUsage] - as aiohttp's own tests do
             sessions[self] = session
             close_at_end(session.close)
         return session
+
+
+async def close_sessions() -> None:
+    """Ends the connections made on this event loop; for loops other than the background's, which does so itself."""
+    for session in _sessions.pop(asyncio.get_running_loop(), {}).values():
+        await session.close()
 
 
 def _checked_url(address: Address, setting: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ...serving.sandbox.faults import API_SERVICES
 from .common import AsJson, err, print_json
 
 DEFAULT_PORT: Final = 8080
@@ -21,7 +22,7 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="Of the made-up users and of faults that strike a share of calls.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a made-up Accounts service, Identity Service and scoring model until Ctrl-C.
+    """Serve made-up services until Ctrl-C: what the workers ask (Accounts, Identity, model) and what the API asks.
 
     Every user id has a made-up profile, the same at every call; ids that begin with "unknown-" are unknown. The model
     is the one in the package. Faults are set while it runs, by HTTP.
@@ -50,6 +51,7 @@ def addresses(base: str) -> dict[str, str]:
         "model": f"{base}/model/score?batch={_BATCH}",
         "accounts": f"{base}/accounts",
         "identity": f"{base}/identity",
+        **{name: f"{base}/{name.replace('_', '-')}" for name in API_SERVICES},
         "faults": f"{base}/faults",
         "calls": f"{base}/calls",
     }
@@ -64,6 +66,8 @@ def _show(as_json: bool, base: str) -> None:
             f"Listening on {base}; Ctrl-C stops.",
             "",
             *(f"  --{name:<9} '{named[name]}'" for name in ("model", "accounts", "identity")),
+            "",
+            *(f"  export FAN_IDENTITY_{name.upper()}={named[name]}" for name in API_SERVICES),
             "",
             f'  faults      curl -X PUT {named["faults"]} -d \'{{"model": {{"status": 503, "rate": 0.3}}}}\'',
             f"  calls       curl {named['calls']}",

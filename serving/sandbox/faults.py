@@ -7,9 +7,20 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-SERVICES: tuple[str, ...] = ("accounts", "identity", "model")
+API_SERVICES: tuple[str, ...] = (
+    "account_info",
+    "campaigns",
+    "phone_scores",
+    "eligibility",
+    "event_details",
+    "lnaa",
+    "identity_checks",
+)
+"""The services the API asks, by their settings."""
 
-Body = Literal["nan", "zero", "six", "text", "half", "html", "short"]
+SERVICES: tuple[str, ...] = ("accounts", "identity", "model", *API_SERVICES)
+
+Body = Literal["nan", "zero", "six", "text", "half", "html", "short", "huge"]
 
 
 class Fault(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
@@ -22,7 +33,9 @@ class Fault(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
         retry_after: seconds, the ``Retry-After`` header beside ``status``.
         body: what the answer holds instead. ``nan``: a NaN where a number belongs; ``zero``, ``six``: an armRisk of 0
             or 6; ``text``: a text where a number belongs; ``half``: JSON that ends in its middle; ``html``: a page;
-            ``short``: one score too few.
+            ``short``: one score too few; ``huge``: two million bytes more.
+        reset: the connection is reset instead of an answer.
+        redirect: answer with a redirect (307) to this address instead.
         rate: share of calls that suffer, drawn from the sandbox's seed.
         count: how many calls suffer, then none does; None for no limit.
         users: only calls for these users suffer, and in a batch only their scores are spoilt.
@@ -33,6 +46,8 @@ class Fault(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] | None = None
     retry_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
     body: Body | None = None
+    reset: bool = False
+    redirect: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000, pattern="^[!-~]+$")] | None = None
     rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     count: Annotated[int, msgspec.Meta(ge=0)] | None = None
     users: list[str] | None = None

@@ -50,10 +50,10 @@ def features_of(global_user_id: str, seed: int) -> dict[str, float]:
 
     Most users are like fans, some like bots, and the embedded scorecard finds every ARM level among a few hundred.
     """
-    automation = _draw(global_user_id, seed, "") ** _FANS
+    automation = draw(global_user_id, seed, "") ** _FANS
     features: dict[str, float] = {}
     for name, (human, automated) in _RANGES.items():
-        noise = (_draw(global_user_id, seed, name) - 0.5) * _NOISE
+        noise = (draw(global_user_id, seed, name) - 0.5) * _NOISE
         share = min(1.0, max(0.0, automation + noise * automation))
         value = human + (automated - human) * share
         features[name] = round(value) if name in _COUNTS else round(value, 3)
@@ -66,12 +66,12 @@ def accounts_answer(global_user_id: str, seed: int) -> dict[str, Any] | None:
         return None
     return {
         "globalUserId": global_user_id,
-        "memberSince": f"{2005 + int(_draw(global_user_id, seed, 'memberSince') * 20)}-01-01",
+        "memberSince": f"{2005 + int(draw(global_user_id, seed, 'memberSince') * 20)}-01-01",
         "features": features_of(global_user_id, seed),
     }
 
 
-def _draw(global_user_id: str, seed: int, what: str) -> float:
+def draw(global_user_id: str, seed: int, what: str) -> float:
     """0 to 1, evenly spread over users."""
     text = f"{seed}\0{what}\0{global_user_id}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / (1 << 48)
