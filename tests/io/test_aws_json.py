@@ -103,6 +103,7 @@ def warmed(service: Service, name: str = "sqs", operation: str = "list_queues", 
     client = boto3_client(service.url, name, attempts)
     ours = json_client(client)
     service.requests.clear()
+    service.first.clear()
     ours.call(operation, {})
     assert BOTO3_ONLY in service.requests[0][0]
     service.requests.clear()
