@@ -123,6 +123,8 @@ def test_remaining_is_what_can_be_taken_at_once(per_minute, used):
 @given(per_minute=limits, back=st.integers(1, 10**15))
 def test_a_clock_set_back_gives_nothing_away_and_locks_nobody_out(per_minute, back):
     now = 10**15
+    fresh, first = take_from(Bucket(), now, per_minute, 1)
+    assert take_from(fresh, now - back, per_minute, 1)[1].remaining == max(0, first.remaining - 1)
     bucket, _ = take_from(Bucket(), now, per_minute, per_minute)
     bucket, refused = take_from(bucket, now - back, per_minute, 1)
     assert not refused.allowed

@@ -289,6 +289,13 @@ def test_a_time_beyond_all_numbers(verifier, signer, claims: Claims, number):
     assert refusal(verifier, signed(signer, {"alg": "RS256", "kid": "key-1"}, text)) is TokenProblem.MALFORMED
 
 
+@pytest.mark.parametrize("value", ['"\\ud800"', "NaN", "Infinity", '"\\udc00\\ud800"'])
+def test_claims_that_hold_no_json_value(verifier, signer, claims: Claims, value):
+    """Half a character or NaN, which Python reads and nobody else: what is let in must be writable again."""
+    text = json.dumps(claims(name=0)).replace('"name": 0', f'"name": {value}').encode()
+    assert refusal(verifier, signed(signer, {"alg": "RS256", "kid": "key-1"}, text)) is TokenProblem.MALFORMED
+
+
 def test_not_before_missing_is_no_harm(verifier, signer, claims: Claims):
     """Cognito's tokens have none."""
     assert "nbf" not in claims()
