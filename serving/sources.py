@@ -31,6 +31,7 @@ class OpenedSources(DataSources):
         closers: what ends connections and threads, in order.
     """
 
+    arm: ArmLookup
     checks: dict[str, Closer] = field(default_factory=dict[str, Closer])
     closers: tuple[Closer, ...] = ()
 

@@ -24,6 +24,8 @@ async def open_parts(settings: ServingSettings) -> Parts:
     """
     checks: dict[str, Check] = {}
     closers: list[Closer] = []
+    if answers_graphql(settings):
+        return _open_api(settings, checks, closers)
     table = _open_table(settings, checks, closers)
     arm = ArmLookup.of(
         settings.cache,
@@ -35,6 +37,38 @@ async def open_parts(settings: ServingSettings) -> Parts:
     closers.append(arm.close)
     authentication = _open_authentication(settings, checks, closers)
     return Parts(arm, authentication, checks, (), closers)
+
+
+def answers_graphql(settings: ServingSettings) -> bool:
+    """Whether GraphQL is answered: where its tables have an address; a cache and a table are enough for ``/arm``."""
+    of_graphql = (
+        settings.store,
+        settings.account_fanscore_table,
+        settings.demand_table,
+        settings.verification_table,
+        settings.outbox,
+    )
+    return any(address is not None for address in of_graphql)
+
+
+def _open_api(settings: ServingSettings, checks: dict[str, Check], closers: list[Closer]) -> Parts:
+    """The lookup and GraphQL over the same data sources."""
+    from ..graphql.endpoint import graphql_route  # noqa: PLC0415 - with graphql-core, which the lookup does without
+    from ..graphql.engine import Engine  # noqa: PLC0415
+    from ..graphql.executable import build_schema  # noqa: PLC0415
+    from ..pages.routes import page_routes  # noqa: PLC0415
+    from ..sources import open_sources  # noqa: PLC0415
+
+    sources = open_sources(settings)
+    checks |= sources.checks
+    closers.append(sources.close)
+    authentication = _open_authentication(settings, checks, closers)
+    engine = Engine(build_schema(development=settings.development), development=settings.development)
+    routes = [
+        graphql_route(engine, sources, authentication, settings.boosts),
+        *page_routes(settings.development),
+    ]
+    return Parts(sources.arm, authentication, checks, routes, closers)
 
 
 async def check_parts(settings: ServingSettings) -> None:
