@@ -15,7 +15,7 @@ async def request(ctx: Context) -> Any:
 def response(ctx: Context) -> str:
     """Stashes the prefix of sort keys to look at: the active import's, else the fan's own scores."""
     ctx.degrade()
-    version = None if ctx.result is None else ctx.result.get("version")
+    version = None if ctx.result is None else ctx.result.get("importVersion")
     ctx.stash["botCursor"] = bon_sk(version) if isinstance(version, str) else "SCORE#"
     return ctx.stash["botCursor"]
 

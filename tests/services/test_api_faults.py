@@ -142,7 +142,7 @@ def serve_api(
         redis.Redis(port=cache.port).set(arm_cache_key(FAN), json.dumps(entry | {"version": "1"}))
         scores = [
             {"PK": user_pk(FAN), "SK": LATEST_SK, "accountScore": 75, "armRisk": 1, "globalUserId": FAN},
-            {"PK": BON_IMPORT_PK, "SK": ACTIVE_SK, "version": "v1"},
+            {"PK": BON_IMPORT_PK, "SK": ACTIVE_SK, "importVersion": "v1"},
             {"PK": user_pk(FAN), "SK": bon_sk("v1"), "bonScore": 0.02},
         ]
         made_table(system, "table", proxy, scores)

@@ -54,7 +54,7 @@ class Api:
         """The reference's example: raw score 75, boosts 5, 4 and 3."""
         sources = self.sources
         sources.fan_identity.add(user_pk(user), LATEST_SK, accountScore=75, bonScore=0.9)
-        sources.fan_identity.add(BON_IMPORT_PK, ACTIVE_SK, version="2026-11-26")
+        sources.fan_identity.add(BON_IMPORT_PK, ACTIVE_SK, importVersion="2026-11-26")
         sources.fan_identity.add(user_pk(user), bon_sk("2026-11-26"), bonScore=0.02)
         sources.account_fanscore.add(member_pk("member-1"), MEMBER_SCORE_SK, score=60, rawScore=55)
         sources.demand.add(event_pk("evt456"), DISCO_SK, discoEventId="disco-1")

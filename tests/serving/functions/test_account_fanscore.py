@@ -137,7 +137,7 @@ def test_identical_to_asking_one_after_the_other(data):
     if draw(st.booleans()):
         sources.fan_identity.add(user_pk("u"), LATEST_SK, accountScore=draw(attributes), bonScore=draw(attributes))
     if draw(st.booleans()):
-        sources.fan_identity.add(BON_IMPORT_PK, ACTIVE_SK, version=draw(st.sampled_from(["v1", None, 3])))
+        sources.fan_identity.add(BON_IMPORT_PK, ACTIVE_SK, importVersion=draw(st.sampled_from(["v1", None, 3])))
     sources.fan_identity.add(user_pk("u"), bon_sk("v1"), bonScore=draw(attributes))
     sources.fan_identity.add(user_pk("u"), "SCORE#1", bonScore=draw(attributes))
     if draw(st.booleans()):
