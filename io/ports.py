@@ -26,15 +26,16 @@ class QueueEntry(msgspec.Struct, frozen=True, gc=False):
         group_id: messages of a group are received in the order sent, one receiver at a time.
         deduplication_id: an entry whose id was sent within the window is a duplicate.
         body: the message.
-        precedence: of two entries with one deduplication id the lower one is kept while neither was received, where
-            the queue can do that (SQLite); so shuffled input ends in the same scores even where one activity id
-            stands for two different activities. Other queues keep the first.
+        precedence: tells it when asked. Of two entries with one deduplication id that of the lower one is kept while
+            neither was received, where the queue can do that (SQLite); so shuffled input ends in the same scores even
+            where one activity id stands for two different activities. Other queues keep the first, and do not ask:
+            to tell it costs more than the rest of the entry.
     """
 
     group_id: str
     deduplication_id: str
     body: bytes
-    precedence: bytes = b""
+    precedence: Callable[[], bytes] = bytes
 
 
 @runtime_checkable

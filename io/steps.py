@@ -6,6 +6,7 @@ Business rules are in ``domain``; here they meet the backends. Nothing here know
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -162,7 +163,7 @@ def queue_entry(record: DecodedRecord, request_id: str, worker: str) -> QueueEnt
         group_id=fifo_group_id(message.global_user_id),
         deduplication_id=deduplication_id(worker, message.activity_id),
         body=encode_message(message),
-        precedence=precedence(record),
+        precedence=partial(precedence, record),
     )
 
 

@@ -81,7 +81,7 @@ class SqliteQueue:
         return outcomes
 
     def _send_one(self, connection: sqlite3.Connection, entry: QueueEntry, seq: int, now: int) -> SendOutcome:
-        queue = self._queue
+        queue, own = self._queue, entry.precedence()
         digest = hashlib.blake2b(entry.deduplication_id.encode(), digest_size=16).digest()
         known = connection.execute(
             "SELECT sent_at, precedence, group_id, seq FROM deduplication WHERE queue = ? AND deduplication_id = ?",
@@ -91,7 +91,7 @@ class SqliteQueue:
         if known is not None and known[0] > now - DEDUPLICATION_WINDOW_MS:
             now, precedence, group_id, earlier = known
             outcome = SendOutcome.DUPLICATE
-            if entry.precedence >= precedence or not self._is_untouched(connection, group_id, earlier):
+            if own >= precedence or not self._is_untouched(connection, group_id, earlier):
                 return outcome
             self._remove(connection, group_id, [earlier])
         connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (queue, entry.group_id, seq, entry.body))
@@ -101,7 +101,7 @@ class SqliteQueue:
         )
         connection.execute(
             "INSERT OR REPLACE INTO deduplication VALUES (?, ?, ?, ?, ?, ?)",
-            (queue, digest, now, entry.precedence, entry.group_id, seq),
+            (queue, digest, now, own, entry.group_id, seq),
         )
         return outcome
 

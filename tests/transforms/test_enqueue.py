@@ -134,7 +134,7 @@ def test_an_entry_is_grouped_by_user_and_deduplicated_by_activity():
     assert entry("a1", request_id="r2").deduplication_id == entry("a1").deduplication_id
     assert entry("a2").deduplication_id != entry("a1").deduplication_id
     assert entry("a1", worker="other").deduplication_id != entry("a1").deduplication_id
-    assert entry(time_ms=NOW - 1).precedence < entry(time_ms=NOW).precedence
+    assert entry(time_ms=NOW - 1).precedence() < entry(time_ms=NOW).precedence()
 
 
 def test_facts_carry_their_user():

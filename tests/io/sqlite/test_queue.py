@@ -39,7 +39,7 @@ def queue(tmp_path: Path, clock: Clock) -> SqliteQueue:
 
 
 def entry(group: str, body: str, *, dedup: str | None = None, precedence: bytes = b"") -> QueueEntry:
-    return QueueEntry(group, body if dedup is None else dedup, body.encode(), precedence)
+    return QueueEntry(group, body if dedup is None else dedup, body.encode(), lambda: precedence)
 
 
 def bodies(messages: list[ReceivedMessage]) -> list[str]:
