@@ -379,6 +379,7 @@ def test_a_token_beyond_8_kb_is_not_even_read(verifier, issuer, signer, claims: 
 # The keys
 
 
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 def test_a_small_rsa_key_is_not_taken(make_verifier, make_signer, issuer, claims: Claims):
     small = make_signer(rsa.generate_private_key(65_537, 1_024), "RS256", "small")
     issuer.keys.append(small.jwk)
