@@ -22,6 +22,7 @@ PACKAGES = [
     "serving.functions",
     "serving.graphql",
     "serving.http",
+    "serving.pages",
     "serving.sandbox",
     "serving.tokens",
     "serving.upstreams",
@@ -52,8 +53,8 @@ setup(
         "fan_identity": ["py.typed"],
         "fan_identity.io": ["*.json"],
         "fan_identity.batch": ["*.html.j2"],
-        "fan_identity.serving": ["pages/*"],
         "fan_identity.serving.graphql": ["*.graphql"],
+        "fan_identity.serving.pages": ["*.html", "*.css", "*.js", "*.svg"],
     },
     cmdclass={"build_py": BuildWithoutSetup},
     install_requires=[
