@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 DEMO_FLAGS ?=
 
-.PHONY: services services-stop test-services test-services-slow flink flink-stop bench-streams help demo test lint format bench model prism lock clean
+.PHONY: graphiql services services-stop test-services test-services-slow flink flink-stop bench-streams help demo test lint format bench model prism lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -50,6 +50,9 @@ flink: $(BIN)/.dev ## get and start a Flink cluster with Beam's job server, for 
 
 flink-stop: ## stop it
 	@$(BIN)/python deploy/flink/run.py stop
+
+graphiql: $(BIN)/.runtime ## get GraphiQL's files, so that its page needs no network (needs npm)
+	@$(BIN)/python deploy/graphiql/get.py
 
 model: $(BIN)/.dev ## train the embedded model anew
 	$(BIN)/python -m fan_identity.batch.train_scorecard
