@@ -71,7 +71,7 @@ ASSETS: Final = (
         "sha384-QMux00XgRtwRLSYIY3kw2rj1ovk5AuuliAchk+HSQbqdbGFnz9GYuqIlOqxhwCE2",
     ),
 )
-"""React 18 and GraphiQL 3, the last major versions with a build that needs no bundler (UMD). All under the MIT licence."""
+"""React 18 and GraphiQL 3, the last major versions with a build that needs no bundler (UMD). MIT licence."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def graphiql_policy(*, vendored: bool) -> str:
     GraphiQL's editor sets style attributes and its style sheet brings its fonts along; scripts are files, and nothing
     but this server is asked for data.
     """
-    of_cdn = {kind: "" for kind in (".js", ".css")}
+    of_cdn = dict.fromkeys((".js", ".css"), "")
     if not vendored:
         for asset in ASSETS:
             of_cdn[Path(asset.name).suffix] += f" {asset.url}"

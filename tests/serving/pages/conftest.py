@@ -80,7 +80,8 @@ class Site:
         """The API's own answer on a fan."""
         query = """query($id: ID!) { fan(globalUserId: $id) {
             armScore { score modelVersion stale } accountFanscore { score rawScore boosts { arm event model } }
-            history { occurredAt accountScore armRisk bonScore baseScore otherPoints reasons { code value points } } } }"""
+            history { occurredAt accountScore armRisk bonScore baseScore otherPoints
+                reasons { code value points } } } }"""
         answer = httpx.post(
             f"{self.address}/graphql",
             json={"query": query, "variables": {"id": user}},

@@ -379,7 +379,8 @@ def test_texts_stand_out_from_what_is_behind_them(site, tab, scheme):
             let behind = node; const clear = "rgba(0, 0, 0, 0)";
             while (behind && getComputedStyle(behind).backgroundColor === clear) behind = behind.parentElement;
             const style = getComputedStyle(node);
-            return [node.namespaceURI.endsWith("svg") ? style.fill : style.color, getComputedStyle(behind).backgroundColor]; })"""
+            const front = node.namespaceURI.endsWith("svg") ? style.fill : style.color;
+            return [front, getComputedStyle(behind).backgroundColor]; })"""
     )
     assert len(pairs) > 50
     for front, back in set(map(tuple, pairs)):
