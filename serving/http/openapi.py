@@ -31,6 +31,7 @@ def _errors(*statuses: int) -> dict[str, Any]:
         401: "No valid token or API key.",
         403: "Another fan's score, and no service.",
         413: "The body is too large.",
+        415: "The body is not sent as application/json.",
         429: "The API key's rate limit is used up; Retry-After says when to ask again.",
         503: "The score could not be looked up. Never said of an unknown fan.",
     }
@@ -116,7 +117,7 @@ def openapi(graphql: bool) -> dict[str, Any]:
             "post": {
                 "summary": "The GraphQL API",
                 "description": "A body `{query, variables, operationName}`, or a list of up to five.",
-                "responses": {"200": _answer("`data`, `errors`, `extensions`."), **_errors(400, 401, 413, 429)},
+                "responses": {"200": _answer("`data`, `errors`, `extensions`."), **_errors(400, 401, 413, 415, 429)},
             }
         }
     return {

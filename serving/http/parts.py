@@ -87,7 +87,7 @@ def _open_table(settings: ServingSettings, checks: dict[str, Check], closers: li
     if address is None:
         raise UsageError("--table: an address is needed, such as dynamodb://fans (or --store sqlite:///fans.db)")
     opened = open_fan_table(address, "table" if settings.table else "store", settings.upstream_deadline.total_seconds())
-    checks["table"] = opened.check
+    checks["fan_identity"] = opened.check
     closers.append(opened.close)
     return opened.table
 
