@@ -42,6 +42,7 @@ HANDLERS = (
         300,
         80,
     ),
+    Handler("resolveField (GraphQL)", ("fan_identity.serving.appsync",), 600, 120),
 )
 
 

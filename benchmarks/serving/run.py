@@ -5,9 +5,9 @@ import platform
 from importlib.metadata import version
 
 from ..run import machine  # pyright: ignore[reportPrivateUsage]
-from . import arm, lambda_start
+from . import arm, graphql, lambda_start
 
-PARTS = ("arm", "lambda")
+PARTS = ("arm", "graphql", "lambda")
 
 
 def main() -> None:
@@ -22,6 +22,8 @@ def main() -> None:
     print(f"{machine()}; Python {platform.python_version()}, uvicorn {version('uvicorn')}")
     if "arm" in parts:
         arm.run(arguments.rounds, arguments.seconds, arguments.connections)
+    if "graphql" in parts:
+        graphql.run(arguments.rounds, arguments.seconds)
     if "lambda" in parts:
         lambda_start.run(arguments.rounds)
 
