@@ -1,6 +1,6 @@
 """Who asks, and what they may see."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -60,3 +60,18 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 NOBODY = Identity()
+
+
+def scopes_of(text: str, audiences: Collection[str]) -> frozenset[str]:
+    """The scopes of a token's ``scope`` (RFC 8693, 4.2), separated by spaces.
+
+    Cognito writes ``<audience>/name``: one of ours is ``name``; another API's grants nothing here.
+
+    >>> sorted(scopes_of("https://fans/fanscore:read https://other/fanscore:read", ["https://fans"]))
+    ['fanscore:read', 'https://other/fanscore:read']
+    """
+    scopes: set[str] = set()
+    for scope in text.split(" "):
+        audience, _, name = scope.rpartition("/")
+        scopes.add(name if audience in audiences else scope)
+    return frozenset(scopes - {""})

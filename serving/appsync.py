@@ -24,6 +24,7 @@ from .resolvers import PARENT_ARGS, RESOLVERS
 from .settings import ServingSettings, load_serving_settings
 from .shared import require_reader_of
 from .sources import open_sources
+from .tokens.rules import split_list
 
 WORKER: Final = "resolveField"
 """The name that ``APP_NAME`` selects."""
@@ -131,7 +132,10 @@ class Api:
     async def _outcome(self, event: ResolverEvent, name: str) -> tuple[Any, set[str]]:
         settings = self.settings
         identity = identity_of_event(
-            event.identity, user_claim=settings.token_user_claim, member_claim=settings.token_member_claim
+            event.identity,
+            user_claim=settings.token_user_claim,
+            member_claim=settings.token_member_claim,
+            audiences=split_list(settings.token_audience or ""),
         )
         request = Request(self.sources, identity, event.correlation_id() or name, settings.boosts)
         parent, field = event.info.parent_type_name, event.info.field_name

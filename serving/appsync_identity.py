@@ -6,7 +6,7 @@ Source: AppSync developer guide, "Resolver mapping template context reference", 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..domain.access import NOBODY, READ_ANY_SCOPE, CallerKind, Identity
+from ..domain.access import NOBODY, READ_ANY_SCOPE, CallerKind, Identity, scopes_of
 from .authorizer import identity_of_resolver_context
 
 KEY_NAME: Final = "appsync-api-key"
@@ -14,7 +14,11 @@ KEY_NAME: Final = "appsync-api-key"
 
 
 def identity_of_event(
-    identity: Mapping[str, Any] | None, *, user_claim: str = "sub", member_claim: str = "memberId"
+    identity: Mapping[str, Any] | None,
+    *,
+    user_claim: str = "sub",
+    member_claim: str = "memberId",
+    audiences: tuple[str, ...] = (),
 ) -> Identity:
     """The caller. AppSync has authenticated them; what is decided here is who that is.
 
@@ -28,6 +32,7 @@ def identity_of_event(
         identity: ``event.identity``.
         user_claim: the claim that holds a fan's globalUserId.
         member_claim: the claim that holds a fan's memberId.
+        audiences: whose scopes count, as ``<audience>/name``; else a scope counts as it stands.
 
     Returns:
         The caller; ``NOBODY`` for a form that is none of these.
@@ -40,19 +45,24 @@ def identity_of_event(
         return identity_of_resolver_context(context, source_ip)  # pyright: ignore[reportUnknownArgumentType]
     claims = identity.get("claims")
     if isinstance(claims, Mapping):
-        return _of_claims(claims, user_claim, member_claim, source_ip)  # pyright: ignore[reportUnknownArgumentType]
+        return _of_claims(claims, user_claim, member_claim, audiences, source_ip)  # pyright: ignore[reportUnknownArgumentType]
     arn = identity.get("userArn")
     if isinstance(arn, str) and arn.startswith("arn:") and not identity.get("cognitoIdentityId"):
         return Identity(CallerKind.SERVICE, arn, scopes=frozenset({READ_ANY_SCOPE}), source_ip=source_ip)
     return NOBODY
 
 
-def _of_claims(claims: Mapping[str, Any], user_claim: str, member_claim: str, source_ip: tuple[str, ...]) -> Identity:
+def _of_claims(
+    claims: Mapping[str, Any],
+    user_claim: str,
+    member_claim: str,
+    audiences: tuple[str, ...],
+    source_ip: tuple[str, ...],
+) -> Identity:
     client = claims.get("client_id")
     if isinstance(client, str) and client and claims.get("sub") == client:
         scope = claims.get("scope")
-        names = scope.split(" ") if isinstance(scope, str) else []
-        scopes = frozenset(name.rpartition("/")[2] for name in names) - {""}
+        scopes = scopes_of(scope, audiences) if isinstance(scope, str) else frozenset[str]()
         return Identity(CallerKind.SERVICE, client, scopes=scopes, claims=claims, source_ip=source_ip)
     user, member = claims.get(user_claim), claims.get(member_claim)
     if not isinstance(user, str) or not user.strip():

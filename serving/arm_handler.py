@@ -23,6 +23,7 @@ from .arm import ArmLookup, shown
 from .context import FunctionError, unavailable
 from .data_sources import ArmScore, AsyncTable
 from .shared import require_reader_of
+from .tokens.rules import DEFAULT_USER_CLAIM, split_list
 
 WORKER: Final = "getArmScore"
 """The worker's name in the reference, which ``APP_NAME`` selects."""
@@ -50,6 +51,7 @@ class ArmRules(NamedTuple):
         arm_fallback: whether the table is read while the cache is away.
         arm_deadline: what a lookup waits for the cache at most.
         user_claim: the claim that holds a fan's globalUserId.
+        audiences: whose scopes count in a service's token.
     """
 
     store: str | None
@@ -58,6 +60,7 @@ class ArmRules(NamedTuple):
     arm_fallback: bool
     arm_deadline: timedelta
     user_claim: str
+    audiences: tuple[str, ...]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ArmRules":
@@ -83,7 +86,8 @@ class ArmRules(NamedTuple):
             found.get(_PREFIX + "TABLE"),
             fallback in _TRUE,
             deadline,
-            found.get(_PREFIX + "TOKEN_USER_CLAIM", "sub"),
+            found.get(_PREFIX + "TOKEN_USER_CLAIM", DEFAULT_USER_CLAIM),
+            split_list(found.get(_PREFIX + "TOKEN_AUDIENCE", "")),
         )
 
 
@@ -98,11 +102,13 @@ class Resolver:
     Args:
         arm: the lookup.
         user_claim: the claim that holds a fan's globalUserId.
+        audiences: whose scopes count in a service's token.
     """
 
-    def __init__(self, arm: ArmLookup, user_claim: str = "sub") -> None:
+    def __init__(self, arm: ArmLookup, user_claim: str = DEFAULT_USER_CLAIM, audiences: tuple[str, ...] = ()) -> None:
         self._arm = arm
         self._user_claim = user_claim
+        self._audiences = audiences
 
     async def answer(self, event: Event) -> Any:
         """Answers one event.
@@ -181,7 +187,7 @@ class Resolver:
         identity = _object(event.get("identity"))
         if identity is None and event.get("identity") is not None:
             raise FunctionError("identity is an object or null", "400", "BAD_REQUEST")
-        return identity_of_event(identity, user_claim=self._user_claim)
+        return identity_of_event(identity, user_claim=self._user_claim, audiences=self._audiences)
 
 
 def handler(event: Event | list[Event], context: Any = None) -> Any:
@@ -209,7 +215,7 @@ def _opened() -> tuple[asyncio.Runner, Resolver]:
         deadline_seconds=rules.arm_deadline.total_seconds(),
         table=_table(rules) if rules.arm_fallback else None,
     )
-    return asyncio.Runner(), Resolver(arm, rules.user_claim)
+    return asyncio.Runner(), Resolver(arm, rules.user_claim, rules.audiences)
 
 
 def _table(rules: ArmRules) -> Callable[[], AsyncTable] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ...domain.access import CallerKind, Identity
+from ...domain.access import CallerKind, Identity, scopes_of
 from .problems import TokenError, TokenProblem
 from .rules import TokenRules
 
@@ -69,11 +69,7 @@ def _scopes(claims: Mapping[str, Any], audiences: tuple[str, ...]) -> frozenset[
     text = claims.get("scope", "")
     if not isinstance(text, str):
         raise TokenError(TokenProblem.INVALID_CLAIM)
-    scopes: set[str] = set()
-    for scope in text.split(" "):
-        audience, _, name = scope.rpartition("/")
-        scopes.add(name if audience in audiences else scope)
-    return frozenset(scopes - {""})
+    return scopes_of(text, audiences)
 
 
 def _id(value: object, problem: TokenProblem) -> str:

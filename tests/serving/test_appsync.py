@@ -44,8 +44,10 @@ def test_the_identity_of_a_cognito_user():
 
 def test_the_identity_of_a_client_of_cognito():
     claims = {"sub": "client-1", "client_id": "client-1", "scope": f"https://api.example.com/{READ_ANY_SCOPE} other"}
-    identity = identity_of_event({"sub": "client-1", "claims": claims})
+    identity = identity_of_event({"sub": "client-1", "claims": claims}, audiences=("https://api.example.com",))
     assert (identity.kind, identity.subject, identity.reads_any_fan) == (CallerKind.SERVICE, "client-1", True)
+    elsewhere = identity_of_event({"sub": "client-1", "claims": claims}, audiences=("https://fans.example.com",))
+    assert (elsewhere.kind, elsewhere.reads_any_fan) == (CallerKind.SERVICE, False)
 
 
 def test_the_identity_of_iam_an_open_id_user_a_lambda_and_a_key():

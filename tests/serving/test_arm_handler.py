@@ -16,6 +16,7 @@ from fan_identity.serving.arm_handler import MOST_EVENTS, ArmRules, handler
 from fan_identity.serving.context import FunctionError
 from fan_identity.serving.resolver_handlers import HANDLERS, handler_named
 from fan_identity.serving.settings import load_serving_settings
+from fan_identity.serving.tokens.rules import split_list
 
 EVENTS = Path(__file__).with_name("events")
 COGNITO = {"sub": "fan-1", "claims": {"sub": "fan-1"}, "sourceIp": ["203.0.113.7"]}
@@ -155,7 +156,11 @@ def test_while_the_cache_is_away_the_table_answers_or_nobody(monkeypatch):
         {},
         {"FAN_IDENTITY_ARM_FALLBACK": "off", "FAN_IDENTITY_ARM_DEADLINE": "50ms", "FAN_IDENTITY_STORE": "sqlite:///a"},
         {"FAN_IDENTITY_CACHE": "redis://h/0", "FAN_IDENTITY_TABLE": "dynamodb://t"},
-        {"fan_identity_arm_fallback": "TRUE", "FAN_IDENTITY_TOKEN_USER_CLAIM": "custom:id"},
+        {
+            "fan_identity_arm_fallback": "TRUE",
+            "FAN_IDENTITY_TOKEN_USER_CLAIM": "custom:id",
+            "FAN_IDENTITY_TOKEN_AUDIENCE": "a, b",
+        },
     ],
 )
 def test_the_light_settings_are_those_of_the_server(environment, monkeypatch):
@@ -171,6 +176,7 @@ def test_the_light_settings_are_those_of_the_server(environment, monkeypatch):
         settings.arm_fallback,
         settings.arm_deadline,
         settings.token_user_claim,
+        split_list(settings.token_audience or ""),
     )
 
 
