@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,18 @@ class Served:
     upstreams: Upstreams
     proxy: HttpProxy
     log: Path
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    tokens: dict[str, str] = field(default_factory=dict)
 
     def ask(self, query: str, subject: str = FAN, **variables: Any) -> dict[str, Any]:
         """A signed-in fan's question; the answer with HTTP's status and the seconds it took."""
         began = time.monotonic()
-        token = self.issuer.token(subject, memberId="member-1")
-        response = httpx.post(
+        if subject not in self.tokens:
+            self.tokens[subject] = self.issuer.token(subject, memberId="member-1")
+        response = self.http.post(
             f"{self.base}/graphql",
             json={"query": query, "variables": variables},
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
+            headers={"Authorization": f"Bearer {self.tokens[subject]}"},
         )
         return {**response.json(), "status": response.status_code, "seconds": time.monotonic() - began}
 
