@@ -195,3 +195,24 @@ def test_the_template_in_javascript():
     assert good == {"data": 7} and headers == [["x-degraded", "arm"]]
     assert refused == {"given": ["m", "401", None, {"code": "C"}]}
     assert failed == {"given": ["gone", "Lambda:Unhandled"]}
+
+
+def test_captured_events_on_the_command_line(cli, store):
+    """``fan-identity lambda`` over a store with a fan in it."""
+    source = store.path.parent / "activities.jsonl"
+    login = {"activityId": "a", "globalUserId": "user123", "activityType": "login", "occurredAt": 1718355600000}
+    source.write_text(json.dumps(login) + "\n")
+    store.score(source)
+    (score,) = [item for item in map(json.loads, store.dump().splitlines()) if item.get("SK", "").startswith("SCORE#")]
+    for form in ("cognito", "iam", "oidc", "lambda"):
+        done = cli("lambda", "resolveField", EVENTS / f"resolver-{form}.json", *store.flag)
+        assert done.json == score["armRisk"], done
+    done = cli("lambda", "resolveField", EVENTS / "resolver-account-fanscore.json", *store.flag)
+    assert done.json["rawScore"] == score["accountScore"]
+    done = cli("lambda", "resolveField", EVENTS / "batch-invoke.json", *store.flag)
+    assert [one["data"] and one["data"]["score"] for one in done.json] == [
+        score["armRisk"],
+        None,
+        score["armRisk"],
+        None,
+    ]
