@@ -50,14 +50,10 @@ async def answered(name: str, caller: Caller, call: Callable[[], Awaitable[T]]) 
     Raises:
         UnavailableError: there is no answer that can be used.
     """
-
-    async def one(_: None) -> T:
-        return await call()
-
     try:
         # The caller's own deadline comes first: it also tells the breaker.
         async with asyncio.timeout(caller.limits.deadline_seconds + GRACE_SECONDS):
-            (outcome,) = await caller.gather([None], one)
+            outcome = await caller.ask(call)
     except TimeoutError:
         raise UnavailableError(name, "no answer in time") from None
     except UnavailableError:

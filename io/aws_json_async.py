@@ -12,11 +12,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import boto3
 import msgspec
-from botocore import httpsession
+from botocore import httpsession, utils
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from yarl import URL
@@ -39,7 +40,8 @@ _SUCCESS: Final = 200
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
-_certificates: Any = httpsession  # botocore has no types
+_botocore: Any = (httpsession, utils)  # botocore has no types
+_httpsession, _utils = _botocore
 
 
 class AwsRefusedError(RefusedError):
@@ -67,6 +69,7 @@ class Route:
     region: str
     credentials: Any
     trusted: ssl.SSLContext | bool
+    proxy: str | None
 
 
 class AsyncAwsClient:
@@ -117,6 +120,7 @@ class AsyncAwsClient:
                 data=request.body,
                 headers=dict(request.headers.items()),
                 allow_redirects=False,
+                proxy=route.proxy,
             ) as response:
                 return self._read(response.status, await self._body(response))
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -159,6 +163,7 @@ class AsyncAwsClient:
                 str(meta.region_name),
                 session.get_credentials(),
                 _trusted(session) if str(meta.endpoint_url).startswith("https:") else True,
+                _utils.get_environ_proxies(str(meta.endpoint_url)).get(urlsplit(str(meta.endpoint_url)).scheme),
             )
 
     async def _fresh_credentials(self, route: Route) -> Any:
@@ -187,7 +192,6 @@ class AsyncAwsClient:
                 timeout=aiohttp.ClientTimeout(total=None),  # who calls has a deadline
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=True,
             )
         return self._session
 
@@ -218,4 +222,4 @@ class AsyncAwsClient:
 def _trusted(session: Any) -> ssl.SSLContext:
     """TLS that trusts what boto3 trusts; reading the certificates takes a while, so it is done with the looking up."""
     bundle = session._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-    return ssl.create_default_context(cafile=bundle or _certificates.get_cert_path(True))
+    return ssl.create_default_context(cafile=bundle or _httpsession.get_cert_path(True))

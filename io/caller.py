@@ -133,6 +133,14 @@ class Caller:
             raise _first_of(failed) from None
         return [run.outcomes[number] for number in range(len(items))]
 
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T | Failure:
+        """``gather`` for one item that somebody waits for, without a task of its own."""
+
+        async def one(_: None) -> T:
+            return await call()
+
+        return await _Run(self, one, [None]).only()
+
     @property
     def breaker_is_open(self) -> bool:
         """Whether the service is taken to be down; for code on the event loop."""
@@ -184,6 +192,11 @@ class _Run(Generic[Item, T]):
         for number, item in self._waiting:
             async with self._service.slots:
                 self.outcomes[number] = await self._outcome(item)
+
+    async def only(self) -> T | Failure:
+        ((_, item),) = self._waiting
+        async with self._service.slots:
+            return await self._outcome(item)
 
     async def _outcome(self, item: Item) -> T | Failure:
         deadline = min(self._now() + self._limits.deadline_seconds, self._ends_at)
