@@ -15,7 +15,7 @@ from ..arm import ArmLookup
 from .answers import Receive, Scope, Send
 from .arm_endpoint import PATH, ArmEndpoint
 from .authentication import Authentication
-from .health import Check, check_all, health, readiness, text_of
+from .health import Check, Needed, check_all, health, readiness, text_of
 from .openapi import DOCS_POLICY, docs_page, openapi
 from .rest import GuardedRoutes
 
@@ -33,6 +33,7 @@ class Parts:
         arm: the ARM lookup.
         authentication: finds out who asks.
         checks: of ``/ready``, by the part's name.
+        needed: of each group one part has to answer for ``/ready`` to say yes.
         routes: more routes, such as ``/graphql``.
         closers: what is run when the server ends, the last first.
     """
@@ -40,6 +41,7 @@ class Parts:
     arm: ArmLookup
     authentication: Authentication
     checks: Mapping[str, Check]
+    needed: Needed = ()
     routes: Sequence[BaseRoute] = ()
     closers: Sequence[Closer] = field(default_factory=tuple[Closer, ...])
 
@@ -129,7 +131,7 @@ def _own_routes(parts: Parts) -> list[BaseRoute]:
 
     return [
         Route("/health", health),
-        Route("/ready", readiness(parts.checks)),
+        Route("/ready", readiness(parts.checks, parts.needed)),
         Route("/openapi.json", serve_document),
         Route("/docs", serve_page),
         Route("/", to_page),

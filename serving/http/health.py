@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
@@ -25,11 +25,19 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-def readiness(checks: Mapping[str, Check]) -> Callable[[Request], Awaitable[JSONResponse]]:
+Needed = Sequence[frozenset[str]]
+"""Groups of parts by name: of each group one part has to answer for the lookup to be answered."""
+
+
+def readiness(checks: Mapping[str, Check], needed: Needed) -> Callable[[Request], Awaitable[JSONResponse]]:
     """The endpoint ``/ready``: 200, or 503 and what is missing by its name alone; why is in the log.
+
+    A part that only costs an answer a part of itself does not take the server out of service: it is named as
+    ``degraded``, since a balancer that heeded it would take the fallback away too.
 
     Args:
         checks: by the part's name.
+        needed: what the lookup cannot do without.
     """
 
     async def ready(request: Request) -> JSONResponse:
@@ -39,9 +47,9 @@ def readiness(checks: Mapping[str, Check]) -> Callable[[Request], Awaitable[JSON
             if problem is not None:
                 _log.warning("not ready: %s: %s", name, text_of(problem))
         missing = sorted(name for name, problem in problems.items() if problem is not None)
-        if missing:
+        if any(group <= set(missing) for group in needed):
             return JSONResponse({"status": "unavailable", "missing": missing}, status_code=503)
-        return JSONResponse({"status": "ready", "checked": sorted(checks)})
+        return JSONResponse({"status": "ready", "checked": sorted(checks), "degraded": missing})
 
     return ready
 

@@ -13,7 +13,7 @@ from ..settings import ServingSettings
 from ..tokens.verifier import TokenVerifier
 from .app import Closer, Parts
 from .authentication import Authentication
-from .health import Check
+from .health import Check, Needed
 
 
 async def open_parts(settings: ServingSettings) -> Parts:
@@ -36,7 +36,13 @@ async def open_parts(settings: ServingSettings) -> Parts:
     checks["cache"] = arm.check
     closers.append(arm.close)
     authentication = _open_authentication(settings, checks, closers)
-    return Parts(arm, authentication, checks, (), closers)
+    return Parts(arm, authentication, checks, _needed(settings), (), closers)
+
+
+def _needed(settings: ServingSettings) -> Needed:
+    """The lookup needs the cache, or the table where that stands in for it, and the issuer's keys."""
+    lookup = frozenset({"cache", "fan_identity"} if settings.arm_fallback else {"cache"})
+    return [lookup, frozenset({"jwks"})] if settings.token_issuer is not None else [lookup]
 
 
 def answers_graphql(settings: ServingSettings) -> bool:
@@ -68,7 +74,7 @@ def _open_api(settings: ServingSettings, checks: dict[str, Check], closers: list
         graphql_route(engine, sources, authentication, settings.boosts),
         *page_routes(settings.development),
     ]
-    return Parts(sources.arm, authentication, checks, routes, closers)
+    return Parts(sources.arm, authentication, checks, _needed(settings), routes, closers)
 
 
 async def check_parts(settings: ServingSettings) -> None:

@@ -210,7 +210,11 @@ def test_every_answer_has_its_headers_and_the_requests_id(api):
 def test_readiness_names_what_is_missing_and_no_address(api, caplog):
     ready = api.get("/ready", {}).json()
     assert ready["status"] == "ready"
-    assert {"cache", "jwks", "fan_identity"} <= set(ready["checked"])
+    assert {"cache", "jwks", "fan_identity"} <= set(ready["checked"]) and ready["degraded"] == []
+    without = api.get("/ready", {}, cache="redis://user:s3cret@127.0.0.1:9/0")
+    assert (without.status_code, without.json()["degraded"]) == (200, ["cache"])  # the table stands in for it
+    without = api.get("/ready", {}, cache="redis://user:s3cret@127.0.0.1:9/0", arm_fallback=False)
+    assert (without.status_code, without.json()["missing"]) == (503, ["cache"])
     away = {"cache": "redis://user:s3cret@127.0.0.1:9/0", "token_jwks": "http://127.0.0.1:9/jwks"}
     answer = api.get("/ready", {}, **away)
     assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "missing": ["cache", "jwks"]})

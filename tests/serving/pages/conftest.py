@@ -134,7 +134,7 @@ def _serve(
             graphql_route(engine, sources, authentication, DEFAULT_BOOSTS),
             *page_routes(development=development),
         ]
-        return Parts(arm, authentication, {}, routes, (arm.close,))
+        return Parts(arm, authentication, {}, routes=routes, closers=(arm.close,))
 
     listening = listen("127.0.0.1", 0)
     config = uvicorn.Config(Application(open_parts), lifespan="on", log_config=None, ws="none")
