@@ -170,9 +170,10 @@ class _Retries:
 
     def done(self, answer: _Answer) -> None:
         """Gives back what the call's tries took from the budget."""
+        headers: dict[str, str] = {}
         self._events.emit(
             f"after-call.{self._event}",
-            http_response=AWSResponse("", answer.status, answer.headers, None),
+            http_response=AWSResponse("", answer.status, headers, None),
             parsed={},
             model=self._model,
             context=self._context,
@@ -211,9 +212,9 @@ class _Connections:
         try:
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
-            answer = _Answer(
-                response.status, {name.lower(): text for name, text in response.headers.items()}, response.read()
-            )
+            # As they came: items() looks into each for what e-mail may hold.
+            told = {name.lower(): text for name, text in response.headers.raw_items()}
+            answer = _Answer(response.status, told, response.read())
         except BaseException:
             connection.close()
             raise
@@ -242,7 +243,7 @@ class _Route:
         request: Any = AWSRequest("POST", self._url, headers, body)
         self._sign(request)
         try:
-            answer = self._connections.post(self._path, body, dict(request.headers.items()))
+            answer = self._connections.post(self._path, body, dict(request.headers.raw_items()))
         except ssl.SSLError as error:
             raise SSLError(endpoint_url=self._url, error=error) from error
         except TimeoutError as error:
