@@ -246,12 +246,15 @@ class Adding:
 
 @pytest.mark.parametrize("kind", ["sqlite", "dynamodb"])
 def test_kill_9_between_add_and_publish_loses_nothing(system, store, routed, http_proxy, kind):
+    names: list[str] = []
     outbox = system.table() if kind == "dynamodb" else store
     proxy = http_proxy(MINISTACK)
     proxy.freeze()  # events are stored, and none arrives
     adding = Adding(store, outbox, routed.address(proxy.address), 1_000_000)
     try:
         names = adding.names(40)
+        while not proxy.held:  # the publisher takes a while to come to its first request
+            names += adding.names(1)
     finally:
         names += adding.kill()
     assert proxy.seen["PutEvents"] == 0 < proxy.held, "nothing was being published when it was killed"
