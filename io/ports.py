@@ -29,7 +29,7 @@ class QueueEntry(msgspec.Struct, frozen=True, gc=False):
         precedence: tells it when asked. Of two entries with one deduplication id that of the lower one is kept while
             neither was received, where the queue can do that (SQLite); so shuffled input ends in the same scores even
             where one activity id stands for two different activities. Other queues keep the first, and do not ask:
-            to tell it costs more than the rest of the entry.
+            to tell it costs two thirds of what the rest of the entry does.
     """
 
     group_id: str
