@@ -162,7 +162,7 @@ def _opened() -> tuple[asyncio.Runner, Api]:
     runner = asyncio.Runner()
 
     async def opened() -> DataSources:
-        return open_sources(settings)
+        return open_sources(settings, in_lambda=True)
 
     return runner, Api(runner.run(opened()), settings)
 

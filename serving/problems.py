@@ -3,6 +3,7 @@
 import logging
 from typing import Final
 
+from ..io.dynamodb.values import UnsupportedItemError
 from ..io.errors import UnavailableError
 from .context import FunctionError, unavailable
 
@@ -22,6 +23,8 @@ def seen_error(cause: BaseException, correlation_id: str) -> FunctionError:
         return cause
     if isinstance(cause, UnavailableError):
         return unavailable(cause)
+    if isinstance(cause, UnsupportedItemError):
+        return FunctionError("what was sent is too large or has characters that cannot be stored", "400", "BAD_INPUT")
     told = RuntimeError(f"{type(cause).__name__}, its text left out")
     _log.error(
         "a field failed",

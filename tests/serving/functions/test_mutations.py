@@ -164,3 +164,15 @@ def test_an_identity_check_of_somebody_else_is_refused(filled):
 def test_keys_of_demand_take_any_id():
     assert fan_pk("a#b:c\r\n\0") == "fan:a#b:c\r\n\0"
     assert event_pk("x") != fan_pk("x")
+
+
+def test_what_cannot_be_stored_is_the_callers_mistake(filled):
+    from fan_identity.io.dynamodb.values import ItemTooLargeError  # noqa: PLC0415
+
+    class Full:
+        async def add(self, detail_type, detail):
+            raise ItemTooLargeError("the item is over 400 KB")
+
+    object.__setattr__(filled.sources, "outbox", Full())
+    answer = filled.query(UPSERT, fan(), {"input": {"eventId": "evt123"}})
+    assert (answer["errors"][0]["errorType"], answer["errors"][0]["errorInfo"]) == ("400", {"code": "BAD_INPUT"})
