@@ -124,7 +124,7 @@ def graphiql_policy(*, vendored: bool) -> str:
     GraphiQL's editor sets style attributes and its style sheet brings its fonts along; scripts are files, and nothing
     but this server is asked for data.
     """
-    of_cdn = dict.fromkeys((".js", ".css"), "")
+    of_cdn: dict[str, str] = dict.fromkeys((".js", ".css"), "")
     if not vendored:
         for asset in ASSETS:
             of_cdn[Path(asset.name).suffix] += f" {asset.url}"
