@@ -10,6 +10,7 @@ from typing import Final
 
 LEAST: Final = 0.0
 MOST: Final = 100.0
+_DECIMALS: Final = 2  # scores are hundredths, see domain/scorecard.py
 
 
 def _arm_points() -> dict[int, float]:
@@ -77,6 +78,6 @@ def fan_score(raw_score: float, arm: float, event: float, model: float) -> float
         model: points for the bot-or-not score.
 
     Returns:
-        0 to 100.
+        0 to 100, in hundredths.
     """
-    return min(max(math.fsum((raw_score, arm, event, model)), LEAST), MOST)
+    return min(max(round(math.fsum((raw_score, arm, event, model)), _DECIMALS), LEAST), MOST)

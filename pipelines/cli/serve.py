@@ -167,6 +167,8 @@ def _show(
 
 
 def _what_is_on(base: str, settings: "ServingSettings") -> list[tuple[str, str]]:
+    from ...serving.http.parts import answers_graphql  # noqa: PLC0415
+
     fallback = "the table while the cache is away, marked stale" if settings.arm_fallback else "none"
     callers = [
         *([f"tokens of {settings.token_issuer}"] if settings.token_issuer else []),
@@ -174,7 +176,8 @@ def _what_is_on(base: str, settings: "ServingSettings") -> list[tuple[str, str]]
     ]
     return [
         ("ARM", f"{base}/arm/{{globalUserId}}  fallback: {fallback}"),
-        ("GraphQL", f"{base}/graphql"),
+        *([("GraphQL", f"{base}/graphql"), ("fans", f"{base}/fans")] if answers_graphql(settings) else []),
+        *([("GraphiQL", f"{base}/graphiql")] if settings.development else []),
         ("docs", f"{base}/docs"),
         ("health", f"{base}/health, {base}/ready"),
         ("callers", ", ".join(callers)),

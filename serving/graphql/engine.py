@@ -43,7 +43,7 @@ COSTS: Final[Mapping[str, int]] = {
     "eventDetails": 1,
     "upsertEntry": 1,
     "getArmScore": 1,
-    "history": 2,
+    "history": 5,
     "armScore": 1,
     "campaign": 1,
     "accountInfo": 1,

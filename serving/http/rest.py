@@ -27,7 +27,7 @@ from .answers import (
 )
 
 _log: Final = logging.getLogger("fan_identity.http")
-_ROUTES: Final = frozenset({"/graphql", "/health", "/ready", "/openapi.json", "/docs", "/"})
+_ROUTES: Final = frozenset({"/graphql", "/health", "/ready", "/openapi.json", "/docs", "/fans", "/graphiql", "/"})
 STATE_KEY: Final = "correlation_id"
 """Where a request's id is in ``scope["state"]``."""
 

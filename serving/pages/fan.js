@@ -7,9 +7,9 @@ import { scorePlot } from "./plot.js";
 import { reasonList } from "./reasons.js";
 
 const TOKEN = "fan-identity-token"; // GraphiQL's page reads it too
-// Scores asked for: few at first, since writing 500 with their reasons keeps the server busy for a while; then all it shows.
+// Scores asked for: few at first, since writing 200 with their reasons keeps the server busy for a while; then all it shows.
 const FEW = 100;
-const MOST = 500;
+const MOST = 200;
 const byId = (id) => document.getElementById(id);
 const [form, fan, token, main, status, problems, shown] = ["ask", "fan", "token", "main", "status", "problems", "shown"].map(byId);
 let asking = new AbortController();

@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
@@ -202,7 +203,7 @@ def test_the_pauses_are_boto3s(service, pauses):
         _, ours = warmed(service, "dynamodb", "list_tables", attempts=5)
         seen: list[list[float]] = []
         for _ in range(10):
-            outcome(lambda: ours.call_with_retries("put_item", PUT), [answer] * 4, service, pauses)
+            outcome(partial(ours.call_with_retries, "put_item", PUT), [answer] * 4, service, pauses)
             seen.append(list(pauses))
         for number, same in enumerate(zip(*seen, strict=True)):
             assert all(0 <= pause <= base * 2**number for pause in same)

@@ -322,10 +322,10 @@ def test_many_scores_are_asked_for_in_two_steps(site, tab):
     site.fill("fan-00042", scores=700, every_ms=1000)
     _, page = open_fan(site, tab)
     expect(page.locator("[role=option]")).to_have_count(100)
-    page.get_by_role("button", name="Show up to 500").click()
-    expect(page.locator("[role=option]")).to_have_count(500)
-    assert page.get_by_role("button", name="Show up to 500").count() == 0
-    expect(page.locator("summary")).to_have_text("As a table (the newest 500)")
+    page.get_by_role("button", name="Show up to 200").click()
+    expect(page.locator("[role=option]")).to_have_count(200)
+    assert page.get_by_role("button", name="Show up to 200").count() == 0
+    expect(page.locator("summary")).to_have_text("As a table (the newest 200)")
 
 
 @pytest.mark.parametrize("scores", [1, 2, 100])
