@@ -18,8 +18,9 @@ import pytest
 START_MS = 1_718_355_600_000
 COMMAND = Path(sys.executable).with_name("fan-identity")
 COMMANDS = [
-    *("demo", "score", "run", "lambda", "arm", "show", "dump", "sandbox", "doctor", "dead-letters"),
-    *("dead-letters list", "dead-letters show", "dead-letters redrive"),
+    *("demo", "score", "run", "lambda", "arm", "show", "dump", "serve", "sandbox", "schema", "doctor"),
+    *("dead-letters", "dead-letters list", "dead-letters show", "dead-letters redrive"),
+    *("api-keys", "api-keys create", "api-keys list", "api-keys revoke"),
 ]
 ESC = "\x1b"
 
@@ -51,7 +52,7 @@ def test_help_has_an_example(cli, command):
     result = cli(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert result.text.startswith(f"Usage: fan-identity {command}".rstrip())
-    if command != "dead-letters":
+    if command not in ("dead-letters", "api-keys"):
         assert "Examples:" in result.text
         examples = result.text.partition("Examples:")[2].partition("\nOptions:")[0].partition("\nArguments:")[0]
         assert re.search(rf"^ +fan-identity {command}".rstrip(), examples, re.MULTILINE)
