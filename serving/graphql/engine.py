@@ -15,6 +15,8 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
     GraphQLSchema,
     InlineFragmentNode,
     NoSchemaIntrospectionCustomRule,
@@ -106,7 +108,11 @@ class Engine:
         self._development = development
         self._limits = limits or (DEVELOPMENT if development else PRODUCTION)
         self._rules = [*specified_rules] if development else [*specified_rules, NoSchemaIntrospectionCustomRule]
+        # In development validation says which name was meant.
+        self._known = None if development else _field_names(schema)
         self._prepared: LRUCache[str, _Prepared] = LRUCache(_DOCUMENTS_KEPT)
+
+        self.prepare("{ __typename }")  # graphql-core checks the schema with the first query: a fifth of a second
 
     async def answer(
         self, body: bytes, new_request: Callable[[], Request], admit: Admit = admit_all
@@ -162,7 +168,7 @@ class Engine:
         kept = self._prepared.get(query)
         if kept is not None:
             return kept
-        check_text(query, self._limits)
+        check_text(query, self._limits, self._known)
         try:
             document = parse(query, no_location=not self._development)
         except (GraphQLError, RecursionError) as error:
@@ -213,6 +219,14 @@ class Engine:
                 for asked in request.asked
             ]
         return extensions
+
+
+def _field_names(schema: GraphQLSchema) -> frozenset[str]:
+    names = {"__typename"}
+    for kind in schema.type_map.values():
+        if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
+            names.update(kind.fields)
+    return frozenset(names | {"__schema", "__type"})
 
 
 def shown(error: GraphQLError, request: Request) -> dict[str, Any]:

@@ -69,19 +69,23 @@ def refuse(what: str, limit: int, code: str) -> FunctionError:
     return FunctionError(f"the query has more than {limit:,} {what}", "400", code)
 
 
-def check_text(query: str, limits: Limits) -> None:
+def check_text(query: str, limits: Limits, known: frozenset[str] | None = None) -> None:
     """Counts a query's text.
 
     Args:
         query: a GraphQL document.
         limits: what it may have.
+        known: names of fields there are, on any type; None to let validation find out, which takes milliseconds.
 
     Raises:
-        FunctionError: 400, it has more.
+        FunctionError: 400, it has more, or a field that no type has.
     """
     if len(query) > limits.characters:
         raise refuse("characters", limits.characters, "TOO_LONG")
-    _Scan(limits).over(query)
+    scan = _Scan(limits)
+    scan.over(query)
+    if known is not None and not scan.names.keys() <= known:
+        raise FunctionError("the query has a field that there is not", "400", "BAD_QUERY")
 
 
 class _Scan:
@@ -91,7 +95,8 @@ class _Scan:
         self._limits = limits
         self._tokens = self._aliases = self._directives = self._spreads = self._fields = 0
         self._parentheses = self._depth = self._values = 0
-        self._names: Counter[str] = Counter()
+        self.names: Counter[str] = Counter()
+        self._last = ""
 
     def over(self, query: str) -> None:
         after: str = ""
@@ -139,17 +144,24 @@ class _Scan:
             if self._spreads > self._limits.spreads:
                 raise refuse("fragments in use", self._limits.spreads, "TOO_MANY_FRAGMENTS")
         elif mark == ":" and self._depth:
-            self._aliases += 1
-            self._fields -= 1  # the alias was counted as a field of its own
-            if self._aliases > self._limits.aliases:
-                raise refuse("aliases", self._limits.aliases, "TOO_MANY_ALIASES")
+            self._alias()
+
+    def _alias(self) -> None:
+        self._aliases += 1
+        if self._aliases > self._limits.aliases:
+            raise refuse("aliases", self._limits.aliases, "TOO_MANY_ALIASES")
+        self._fields -= 1  # the alias was counted as a field of its own
+        self.names[self._last] -= 1
+        if not self.names[self._last]:
+            del self.names[self._last]
 
     def _field(self, name: str) -> None:
         self._fields += 1
         if self._fields > self._limits.fields:
             raise refuse("fields", self._limits.fields, "TOO_MANY_FIELDS")
-        self._names[name] += 1
-        if self._names[name] > self._limits.repeats:
+        self._last = name
+        self.names[name] += 1
+        if self.names[name] > self._limits.repeats:
             raise refuse("fields of one name", self._limits.repeats, "TOO_MANY_REPEATS")
 
 
