@@ -53,6 +53,9 @@ def make_topic(admin: AdminClient) -> Iterator[Callable[..., str]]:
         for future in admin.create_topics([NewTopic(name, partitions, 1, config=dotted)]).values():
             future.result(DEADLINE_SECONDS)
         made.append(name)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while name not in admin.list_topics(timeout=DEADLINE_SECONDS).topics:  # made, and not yet known everywhere
+            assert time.monotonic() < deadline, "a topic that was made is not there"
         return name
 
     yield make
