@@ -13,8 +13,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .durations import duration
 from .errors import UsageError
 
-__all__ = ["Settings", "duration", "load", "load_settings"]
-
 
 class Settings(BaseSettings):
     """What a run needs to know.

@@ -6,7 +6,6 @@ Source: AppSync developer guide, "Direct Lambda resolver reference" and "Batchin
 """
 
 import asyncio
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from ..io.logs import configure_logging
 from .appsync_identity import identity_of_event
 from .context import FunctionError, Request
 from .data_sources import DataSources
+from .invocations import invocation_id
 from .problems import seen_error
 from .resolvers import PARENT_ARGS, RESOLVERS
 from .settings import ServingSettings, load_serving_settings
@@ -116,7 +116,7 @@ class Api:
             try:
                 return {"data": await self.answer(event, name)}
             except FunctionError as error:
-                return {"data": None, "errorMessage": error.message, "errorType": error.error_type}
+                return error.in_batch()
 
         # Side by side, so that lookups of one turn of the event loop share a round trip to the cache.
         return list(await asyncio.gather(*map(one, events)))
@@ -175,8 +175,7 @@ def handler(event: Mapping[str, Any] | list[Mapping[str, Any]], context: Any = N
         FunctionError: the field failed: AppSync shows its message. Through ``lambda-response.js`` and in batches
             errors keep type and code instead.
     """
-    own = getattr(context, "aws_request_id", None)
-    name = own if isinstance(own, str) and own else uuid.uuid4().hex
+    name = invocation_id(context)
     runner, api = _opened()
     configure_logging(api.settings.log_level, WORKER, name)
     if isinstance(event, list):

@@ -16,7 +16,6 @@ import msgspec
 from ..domain.keys import LATEST_SK, arm_cache_key, user_pk
 from ..io.arm_reads import ArmReads, open_arm_reads
 from ..io.breaker import Admission, Breaker
-from ..io.clock import now_ms
 from ..io.errors import FanIdentityError, UnavailableError, UsageError
 from .data_sources import ArmScore, AsyncTable
 
@@ -236,10 +235,9 @@ def shown(score: ArmScore | None, *, detail: bool) -> dict[str, Any]:
         return {"armScore": None, **none}
     if not detail:
         return {"armScore": score.arm_score, "stale": True} if score.stale else {"armScore": score.arm_score}
-    age = None if score.scored_at_ms is None else max(0, now_ms() - score.scored_at_ms) / 1_000
     return {
         "armScore": score.arm_score,
-        "ageSeconds": age,
+        "ageSeconds": score.age_seconds(),
         "modelVersion": score.model_version,
         "stale": score.stale,
     }

@@ -8,7 +8,6 @@ Source: AppSync developer guide, "Direct Lambda resolver reference" and "Batchin
 
 import asyncio
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
@@ -22,6 +21,7 @@ from .appsync_identity import identity_of_event
 from .arm import ArmLookup, shown
 from .context import FunctionError, unavailable
 from .data_sources import ArmScore, AsyncTable
+from .invocations import invocation_id
 from .shared import require_reader_of
 from .tokens.rules import DEFAULT_USER_CLAIM, split_list
 
@@ -150,11 +150,11 @@ class Resolver:
             try:
                 asked[number] = self._asked(event)
             except FunctionError as error:
-                answers[number] = _failed(error)
+                answers[number] = error.in_batch()
         outcomes = await self._arm.outcomes([one.global_user_id for one in asked.values()])
         for number, outcome in zip(asked, outcomes, strict=True):
             answers[number] = (
-                _failed(unavailable(outcome))
+                unavailable(outcome).in_batch()
                 if isinstance(outcome, UnavailableError)
                 else {"data": _value(events[number], outcome)}
             )
@@ -198,8 +198,7 @@ def handler(event: Event | list[Event], context: Any = None) -> Any:
         FunctionError: the caller may not ask this, or asks nothing. AppSync shows the message.
         UnavailableError: the score could not be looked up.
     """
-    own = getattr(context, "aws_request_id", None)
-    request_id = own if isinstance(own, str) and own else uuid.uuid4().hex
+    request_id = invocation_id(context)
     configure_logging(os.environ.get(_PREFIX + "LOG_LEVEL", "WARNING"), WORKER, request_id)
     runner, resolver = _opened()
     return runner.run(resolver.answer_batch(event) if isinstance(event, list) else resolver.answer(event))
@@ -248,7 +247,3 @@ def _value(event: Event, score: ArmScore | None) -> Any:
         return None if score is None else score.arm_score
     detail = shown(score, detail=True)
     return {"score": detail.pop("armScore"), **detail}
-
-
-def _failed(error: FunctionError) -> dict[str, Any]:
-    return {"data": None, "errorMessage": error.message, "errorType": error.error_type}

@@ -8,7 +8,6 @@ Source: AppSync developer guide, "AWS_LAMBDA authorization".
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, TypedDict
@@ -17,6 +16,7 @@ import msgspec
 
 from ..domain.access import NOBODY, CallerKind, Identity
 from ..io.logs import configure_logging
+from .invocations import invocation_id
 from .tokens.bearer import bearer_token
 from .tokens.problems import TokenError, TokenProblem
 from .tokens.rules import TokenRules
@@ -97,8 +97,7 @@ def handler(event: Mapping[str, Any], context: Any = None) -> Decision:
         UsageError: a setting ``FAN_IDENTITY_TOKEN_…`` is missing or does not fit.
         UnavailableError: the issuer's keys cannot be had. A Lambda that fails authorises nobody.
     """
-    own = getattr(context, "aws_request_id", None)
-    request_id = own if isinstance(own, str) and own else uuid.uuid4().hex
+    request_id = invocation_id(context)
     configure_logging(os.environ.get("FAN_IDENTITY_LOG_LEVEL", "WARNING"), WORKER, request_id)
     return _authorizer().decide(event)
 

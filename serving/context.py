@@ -3,7 +3,6 @@
 The names are AppSync's (resolver context object reference), so that a resolver author finds their way.
 """
 
-import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -32,6 +31,10 @@ class FunctionError(Exception):
     def shown(self) -> dict[str, Any]:
         """As it stands in ``errors`` of an answer."""
         return {"message": self.message, "errorType": self.error_type, "errorInfo": {"code": self.code}}
+
+    def in_batch(self) -> dict[str, Any]:
+        """As AppSync takes it for one event of a BatchInvoke."""
+        return {"data": None, "errorMessage": self.message, "errorType": self.error_type}
 
 
 def unavailable(error: UnavailableError) -> FunctionError:
@@ -90,10 +93,6 @@ class Request:
     asked: list[Asked] = field(default_factory=list[Asked])
     degraded: set[str] = field(default_factory=set[str])
 
-    def now_ms(self) -> int:
-        """The time, epoch milliseconds."""
-        return time.time_ns() // 1_000_000
-
 
 @dataclass
 class Context:
@@ -134,10 +133,16 @@ class Context:
         """
         raise EarlyReturn(value, to_end=to_end)
 
-    def degrade(self) -> None:
-        """Goes on without the data source that is away; the answer names it."""
+    def degrade(self, key: str | None = None) -> None:
+        """Goes on without the data source that is away; the answer names it.
+
+        Args:
+            key: the stash key under which a later function finds the error, to raise where it cannot do without.
+        """
         if self.error is not None:
             self.request.degraded.add(self.error.source)
+            if key is not None:
+                self.stash[key] = self.error
 
     def raise_error(self) -> None:
         """Stops the pipeline where the data source is away.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ..io.clock import now_ms
 from ..io.ports import Item
 
 
@@ -49,6 +50,10 @@ class ArmScore(msgspec.Struct, frozen=True):
     scored_at_ms: int | None = None
     model_version: str | None = None
     stale: bool = False
+
+    def age_seconds(self) -> float | None:
+        """Seconds since the activity that caused the score, at least 0; None where unknown."""
+        return None if self.scored_at_ms is None else max(0, now_ms() - self.scored_at_ms) / 1_000
 
 
 class ArmScores(Protocol):

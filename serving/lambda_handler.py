@@ -4,7 +4,6 @@ The reference's middleware, in its order, is the list ``MIDDLEWARE``. Nothing he
 """
 
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from ..io.ports import ReceivedMessage
 from ..io.registry import Kind, Worker, worker_named
 from ..io.rescoring import Rescoring
 from ..io.settings import Settings, load_settings
+from .invocations import invocation_id
 from .resolver_handlers import handler_named
 
 _log = logging.getLogger("fan_identity.lambda")
@@ -68,8 +68,7 @@ class Invocation:
 
 def correlation(invocation: Invocation) -> None:
     """Names the request: by Lambda's own id where there is one."""
-    own = getattr(invocation.context, "aws_request_id", None)
-    invocation.request_id = own if isinstance(own, str) and own else uuid.uuid4().hex
+    invocation.request_id = invocation_id(invocation.context)
     configure_logging(invocation.settings.log_level, invocation.worker.name, invocation.request_id)
 
 

@@ -7,7 +7,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from ..domain.fanscore import DEFAULT_BOOSTS, Boosts
-from ..io.settings import Settings, duration, load
+from ..io.durations import duration
+from ..io.settings import Settings, load
 from .tokens.rules import (
     DEFAULT_ALGORITHMS,
     DEFAULT_MEMBER_CLAIM,

@@ -5,6 +5,7 @@ from typing import Any
 
 from ...domain.activity import format_time_ms
 from ...domain.keys import user_pk
+from ...io.clock import now_ms
 from ..context import Context, not_configured
 from ..data_sources import LivenessSession
 from ..pipeline import Function
@@ -26,7 +27,7 @@ async def request(ctx: Context) -> LivenessSession:
         "status": session.status,
         "armRisk": ctx.stash.get("armScore"),
         "accountScore": ctx.stash.get("score"),
-        "dateUpdated": format_time_ms(ctx.request.now_ms()),
+        "dateUpdated": format_time_ms(now_ms()),
     }
     await ctx.sources.verification.put_revision(item, 0)  # False: this session is stored already
     return session

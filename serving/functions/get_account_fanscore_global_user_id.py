@@ -14,9 +14,7 @@ async def request(ctx: Context) -> Any:
 
 def response(ctx: Context) -> float | None:
     """Stashes the score where there is one. With the table away the score may still come by member."""
-    ctx.degrade()
-    if ctx.error is not None:
-        ctx.stash["scoreError"] = ctx.error
+    ctx.degrade("scoreError")
     score = None if ctx.result is None else ctx.result.get("accountScore")
     if isinstance(score, int | float):
         ctx.stash["score"] = score

@@ -20,9 +20,7 @@ async def request(ctx: Context) -> Any:
 
 def response(ctx: Context) -> float | None:
     """Stashes score and raw score."""
-    ctx.degrade()
-    if ctx.error is not None:
-        ctx.stash["scoreError"] = ctx.error
+    ctx.degrade("scoreError")
     item: Mapping[str, Any] = ctx.result or {}
     score = item.get("score")
     if isinstance(score, int | float):

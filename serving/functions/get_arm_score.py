@@ -27,10 +27,9 @@ def lookup_response(ctx: Context) -> dict[str, Any] | None:
     arm: ArmScore | None = ctx.result
     if arm is None:
         return None
-    age_ms = None if arm.scored_at_ms is None else max(ctx.request.now_ms() - arm.scored_at_ms, 0)
     return {
         "score": arm.arm_score,
-        "ageSeconds": None if age_ms is None else age_ms / 1_000,
+        "ageSeconds": arm.age_seconds(),
         "modelVersion": arm.model_version,
         "stale": arm.stale,
     }

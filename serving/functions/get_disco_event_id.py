@@ -17,9 +17,7 @@ async def request(ctx: Context) -> Any:
 
 def response(ctx: Context) -> str:
     """Stashes the discovery id; an event that is not mapped goes by its own."""
-    ctx.degrade()
-    if ctx.error is not None:
-        ctx.stash["demandError"] = ctx.error
+    ctx.degrade("demandError")
     mapped = None if ctx.result is None else ctx.result.get("discoEventId")
     ctx.stash["discoEventId"] = mapped if isinstance(mapped, str) and mapped else ctx.args["eventId"]
     return ctx.stash["discoEventId"]

@@ -17,9 +17,7 @@ async def request(ctx: Context) -> Any:
 
 def response(ctx: Context) -> Any:
     """Stashes the event's data; with the table away the boost is 0."""
-    ctx.degrade()
-    if ctx.error is not None:
-        ctx.stash["demandError"] = ctx.error
+    ctx.degrade("demandError")
     ctx.stash["eventData"] = ctx.result
     return ctx.result
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...domain.demand import demand_item, demand_sk, fan_pk
+from ...io.clock import now_ms
 from ..context import Context, FunctionError
 from ..pipeline import Function
 
@@ -16,7 +17,7 @@ async def request(ctx: Context) -> dict[str, Any]:
     existing: Mapping[str, Any] | None = ctx.stash["existingSaleRecord"]
     wanted = _wanted(ctx)
     for _ in range(_TRIES):
-        item = demand_item(existing, wanted, user["global_user_id"], ctx.request.now_ms())
+        item = demand_item(existing, wanted, user["global_user_id"], now_ms())
         if await ctx.sources.demand.put_revision(item, int(existing.get("revision", 0) if existing else 0)):
             return item
         pk = fan_pk(user["global_user_id"])

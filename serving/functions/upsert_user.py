@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from ...domain.activity import format_time_ms
+from ...io.clock import now_ms
 from ..context import Context
 from ..pipeline import Function
 from ..shared import throw_if_not_logged_in
@@ -14,7 +15,7 @@ async def request(ctx: Context) -> str:
     """Stores the event; publishing is not waited for."""
     global_user_id = throw_if_not_logged_in(ctx)
     given = {name: value for name, value in ctx.args["input"].items() if value is not None}
-    detail = {**given, "globalUserId": global_user_id, "occurredAt": format_time_ms(ctx.request.now_ms())}
+    detail = {**given, "globalUserId": global_user_id, "occurredAt": format_time_ms(now_ms())}
     if ctx.identity.member_id is not None:
         detail["memberId"] = ctx.identity.member_id
     return await ctx.sources.outbox.add(EVENT, detail)

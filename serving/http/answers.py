@@ -110,6 +110,11 @@ def log_request(log: logging.Logger, route: str, status: int, milliseconds: floa
     log.info("request", extra=fields)
 
 
+def too_large() -> FunctionError:
+    """The error for a body beyond ``MAX_BODY_BYTES``."""
+    return FunctionError(f"the body is larger than {MAX_BODY_BYTES:,} bytes", "413", "TOO_LARGE")
+
+
 class ClientGoneError(Exception):
     """The client went away before it had sent everything."""
 
@@ -121,10 +126,9 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         FunctionError: 413, it is larger than ``MAX_BODY_BYTES``.
         ClientGoneError: it never came whole.
     """
-    too_large = FunctionError(f"the body is larger than {MAX_BODY_BYTES:,} bytes", "413", "TOO_LARGE")
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > MAX_BODY_BYTES:  # the server checked that it is a number
-            raise too_large
+            raise too_large()
     body = bytearray()
     while True:
         message = await receive()
@@ -132,6 +136,6 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             raise ClientGoneError
         body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
-            raise too_large
+            raise too_large()
         if not message.get("more_body", False):
             return bytes(body)

@@ -24,6 +24,7 @@ from .answers import (
     log_defect,
     log_request,
     send_error,
+    too_large,
 )
 
 _log: Final = logging.getLogger("fan_identity.http")
@@ -56,7 +57,7 @@ class GuardedRoutes:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise FunctionError(f"the body is larger than {MAX_BODY_BYTES:,} bytes", "413", "TOO_LARGE")
+                raise too_large()
             return message
 
         async def send_guarded(message: Message) -> None:
