@@ -23,6 +23,8 @@ from cryptography.x509.oid import NameOID
 
 from fan_identity.io.aws_json import _Connections, json_client
 
+pytestmark = pytest.mark.usefixtures("made_up_aws_credentials")
+
 MEDIA = "application/x-amz-json-1.0"
 AGENT = {"content-type": MEDIA, "user-agent": "agent", "x-amz-target": "AmazonSQS"}
 QUEUE = {"QueueUrl": "http://x/1/q"}
@@ -72,17 +74,6 @@ class Service:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def _made_up_credentials(monkeypatch, tmp_path):
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from fan_identity.io.aws_json_async import AsyncAwsClient, AwsRefusedError
 from fan_identity.io.caller import TransientError
 from fan_identity.io.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("made_up_aws_credentials")
+
 
 class Service:
     """Answers every request with what it is told to, and keeps the requests."""
@@ -54,17 +56,6 @@ def service():
     service = Service()
     yield service
     service.close()
-
-
-@pytest.fixture(autouse=True)
-def _made_up_credentials(monkeypatch, tmp_path):
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 def run(service, use, region="eu-west-1"):

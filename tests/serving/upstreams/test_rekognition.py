@@ -8,13 +8,14 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import boto3
 import pytest
 from botocore.stub import Stubber
 
 from fan_identity.io.addresses import parse_address
 from fan_identity.io.errors import UnavailableError, UsageError
 from fan_identity.serving.upstreams.rekognition import RekognitionChecks
+
+pytestmark = pytest.mark.usefixtures("made_up_aws_credentials")
 
 TOKEN = "a" * 64
 SESSION = "0f959dbb-37cc-45d8-a08d-dc42cce85fa8"
@@ -74,17 +75,6 @@ def rekognition():
     service = Rekognition()
     yield service
     service.close()
-
-
-@pytest.fixture(autouse=True)
-def _made_up_credentials(monkeypatch, tmp_path):
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 def checks_of(address: str, deadline: float = 20.0) -> RekognitionChecks:
