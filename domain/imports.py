@@ -134,6 +134,7 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
         compared_with: the version that was active, or None.
         rows: of the files, bad and repeated ones included.
         bad: rows that could not be read or break a rule, by reason.
+        bad_examples: some of them: file, line and what is wrong.
         repeated: rows of fans that had another row which won.
         older: fans whose stored value is newer than the files', so that it stays.
         fans: in the new version.
@@ -154,6 +155,7 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
     compared_with: str | None = None
     rows: int = 0
     bad: Mapping[str, int] = {}
+    bad_examples: tuple[str, ...] = ()
     repeated: int = 0
     older: int = 0
     fans: int = 0
@@ -195,7 +197,13 @@ class Thresholds(msgspec.Struct, frozen=True, rename="camel"):
     arm_changes: float = 0.2
 
 
-class VersionRecord(msgspec.Struct, frozen=True, rename="camel"):
+def _names_of_record(field: str) -> str:
+    # "version" is where DynamoDB tables keep what newer-wins compares.
+    head, *rest = ("import_" + field if field == "version" else field).split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+class VersionRecord(msgspec.Struct, frozen=True, rename=_names_of_record):
     """What is kept of a version besides its fans' values.
 
     Attributes:
