@@ -163,6 +163,14 @@ class Table(Protocol):
         """The item with these keys, or None."""
         ...
 
+    def batch_get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
+        """The items of any number of (PK, SK), in their order; None for each that is not there. Keys may repeat."""
+        ...
+
+    def batch_delete(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Deletes the items of any number of (PK, SK); one that is not there is no error. Keys may repeat."""
+        ...
+
     def query(
         self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None
     ) -> list[Item]:

@@ -18,6 +18,9 @@ from .values import Attribute, ItemTooLargeError, UnsupportedItemError
 BATCH_ITEMS: Final = 25
 """The most items of one BatchWriteItem."""
 
+BATCH_KEYS: Final = 100
+"""The most keys of one BatchGetItem."""
+
 _BATCH_BYTES: Final = 2 * 1_024 * 1_024
 # A request holds 16 MB. JSON writes a control character or an accented letter in up to six bytes, so this much of items
 # always fits; larger requests are not faster.
@@ -123,19 +126,58 @@ class TableCalls:
                 return [None] * len(batch)
         return [self._write_alone(item) for item in batch]
 
-    def _write_together(self, batch: Sequence[Attributes]) -> None:
+    def delete(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Deletes the items of different (PK, SK), 25 a request and 8 requests at once."""
+        batches = [keys[start : start + BATCH_ITEMS] for start in range(0, len(keys), BATCH_ITEMS)]
+
+        def send(batch: Sequence[tuple[str, str]]) -> None:
+            self._send_writes([{"DeleteRequest": {"Key": _key_of(key)}} for key in batch])
+
+        in_parallel(send, batches, _BATCHES_AT_ONCE)
+
+    def read(self, keys: Sequence[tuple[str, str]]) -> list[Attributes | None]:
+        """The items of different (PK, SK), in their order, or None; 100 a request and 8 requests at once."""
+        batches = [keys[start : start + BATCH_KEYS] for start in range(0, len(keys), BATCH_KEYS)]
+        return [item for batch in in_parallel(self._read_batch, batches, _BATCHES_AT_ONCE) for item in batch]
+
+    def _read_batch(self, keys: Sequence[tuple[str, str]]) -> list[Attributes | None]:
         name = self._address.target
-        pending: list[Any] = [{"PutRequest": {"Item": item}} for item in batch]
+        found: dict[tuple[str, str], Attributes] = {}
+        pending: list[Any] = [_key_of(key) for key in keys]
+
+        def send(service: JsonClient) -> dict[str, Any]:
+            asked = {"RequestItems": {name: {"Keys": pending, "ConsistentRead": True}}}
+            answer = service.call_with_retries("batch_get_item", asked)
+            # Some left are no sign of throttling: an answer holds 16 MB. None read at all is one.
+            if answer.get("UnprocessedKeys") and not answer.get("Responses", {}).get(name):
+                raise self._throttled()
+            return answer
+
+        while pending:
+            answer = self._retried(send, _DEADLINE_SECONDS)
+            found |= {(item["PK"]["S"], item["SK"]["S"]): item for item in answer.get("Responses", {}).get(name, [])}
+            pending = answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
+        return [found.get(key) for key in keys]
+
+    def _write_together(self, batch: Sequence[Attributes]) -> None:
+        self._send_writes([{"PutRequest": {"Item": item}} for item in batch])
+
+    def _send_writes(self, requests: Sequence[Any]) -> None:
+        name = self._address.target
+        pending = list(requests)
 
         def send(service: JsonClient) -> dict[str, Any]:
             nonlocal pending
             answer = service.call_with_retries("batch_write_item", {"RequestItems": {name: pending}})
             pending = answer.get("UnprocessedItems", {}).get(name, [])
             if pending:
-                raise _UnprocessedError(f"--{self._setting}: dynamodb://{name} is throttled for too long")
+                raise self._throttled()
             return answer
 
         self._retried(send, _DEADLINE_SECONDS)
+
+    def _throttled(self) -> _UnprocessedError:
+        return _UnprocessedError(f"--{self._setting}: dynamodb://{self._address.target} is throttled for too long")
 
     def _write_alone(self, item: Attributes) -> UnsupportedItemError | None:
         try:
@@ -243,6 +285,10 @@ def in_parallel(do: Callable[[Job], Result], jobs: Sequence[Job], at_once: int) 
         return [do(job) for job in jobs]
     with ThreadPoolExecutor(min(at_once, len(jobs)), thread_name_prefix="dynamodb") as pool:
         return list(pool.map(do, jobs))
+
+
+def _key_of(key: tuple[str, str]) -> Attributes:
+    return {"PK": {"S": key[0]}, "SK": {"S": key[1]}}
 
 
 def _batches(items: Sequence[tuple[Attributes, int]]) -> Iterator[Sequence[Attributes]]:

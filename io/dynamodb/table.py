@@ -130,6 +130,23 @@ class DynamoDbTable:
         answer = self._calls.call("get_item", Key={"PK": {"S": pk}, "SK": {"S": sk}}, ConsistentRead=True)
         return _read(answer["Item"]) if "Item" in answer else None
 
+    def batch_get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
+        """The items of (PK, SK), in their order; None for each that is not there. 100 a request, 8 requests at once.
+
+        Each is read consistently, all of them not at one moment.
+        """
+        distinct = dict.fromkeys(key for key in keys if key_problem(*key) is None)  # nothing can have other keys
+        found = dict(zip(distinct, self._calls.read(list(distinct)), strict=True))
+        items: list[Item | None] = []
+        for key in keys:
+            attributes = found.get(key)
+            items.append(None if attributes is None else _read(attributes))
+        return items
+
+    def batch_delete(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Deletes the items of (PK, SK), 25 a request and 8 requests at once; one that is not there is no error."""
+        self._calls.delete(list(dict.fromkeys(key for key in keys if key_problem(*key) is None)))
+
     def query(
         self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None
     ) -> list[Item]:

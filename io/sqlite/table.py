@@ -14,6 +14,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _PAGE: Final = 1_000
 _ITEMS_OF_PARTITION: Final = "FROM items WHERE table_name = ? AND pk = ?"
+_KEYS_A_STATEMENT: Final = 1_000  # two parameters each; SQLite allows 32,766
 
 
 class SqliteTable:
@@ -65,6 +66,32 @@ class SqliteTable:
                 f"SELECT body {_ITEMS_OF_PARTITION} AND sk = ?", (self._name, pk, sk)
             ).fetchone()
         return None if row is None else _decode(row[0])
+
+    def batch_get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
+        """The items of (PK, SK), in their order; None for each that is not there. A thousand keys a statement."""
+        found: list[Item | None] = []
+        for start in range(0, len(keys), _KEYS_A_STATEMENT):
+            part = keys[start : start + _KEYS_A_STATEMENT]
+            # CROSS JOIN keeps SQLite from reading all items and looking each up among the keys.
+            statement = (
+                f"WITH wanted (pk, sk) AS (VALUES {', '.join(['(?, ?)'] * len(part))}) "
+                "SELECT items.pk, items.sk, body FROM wanted CROSS JOIN items "
+                "ON table_name = ? AND items.pk = wanted.pk AND items.sk = wanted.sk"
+            )
+            parameters = [text for key in part for text in key]
+            with self._store.translated_errors():
+                rows = self._store.connection.execute(statement, [*parameters, self._name]).fetchall()
+            bodies = {(pk, sk): body for pk, sk, body in rows}
+            found += [_decode(bodies[key]) if key in bodies else None for key in part]
+        return found
+
+    def batch_delete(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Deletes the items of (PK, SK) in one transaction; one that is not there is no error."""
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM items WHERE table_name = ? AND pk = ? AND sk = ?",
+                [(self._name, pk, sk) for pk, sk in keys],
+            )
 
     def query(
         self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None
