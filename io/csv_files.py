@@ -10,12 +10,11 @@ from itertools import islice
 
 from ..domain.records import RawRecord
 from .errors import UsageError
-from .file_ranges import FileRange, shown
+from .file_ranges import shown
 from .record_batches import Group, group_of
-from .text_lines import BOM, MAX_RECORD_BYTES, RECORD_TOO_LONG, Lines, OpenFile, pread, read_lines
+from .text_lines import BOM, MAX_RECORD_BYTES, RECORD_TOO_LONG, Lines
 from .wire_columns import RowEncoder, RowError, check_columns
 
-_NO_END = 1 << 62
 _GROUP_RECORDS = 1_000
 _ERRORS = {
     "unexpected end of data": "a quote is not closed",
@@ -42,23 +41,22 @@ def check_csv(path: str, head: bytes) -> None:
     check_columns(_columns(header, name), name)
 
 
-def read_csv(file: OpenFile, file_range: FileRange) -> Iterator[Group]:
+def read_csv(lines: Iterator[Lines], name: str, size: int) -> Iterator[Group]:
     """Reads a CSV file's rows, in groups.
 
     Line endings inside quotes stay as they are. A record's payload is the row's own bytes.
 
     Args:
-        file: opened for the range.
-        file_range: the whole file. A row that begins before ``size_at_start`` is read to its end.
+        lines: of the whole file, also those behind ``size``: the last row's quotes may reach over it.
+        name: how errors call the file.
+        size: where the file ended when the work was planned. A row that begins before it is read to its end.
 
     Raises:
-        BackendUnavailableError: the file shrank.
-        UsageError: a line is over 64 MiB.
+        UsageError: the header row makes no activities; or what ``lines`` raises.
     """
-    # Lines behind the planned end are looked at only where the last row's quotes reach over it.
-    window = _Window(read_lines(file, 0, _NO_END, file_range.size_at_start))
+    window = _Window(lines)
     reader = csv.reader(window, strict=True)
-    records = _records(file, window, reader, file_range)
+    records = _records(window, reader, name, size)
     while group := list(islice(records, _GROUP_RECORDS)):
         yield group_of(group)
 
@@ -75,7 +73,6 @@ class _Window:
 
     def __init__(self, blocks: Iterator[Lines]) -> None:
         self._blocks = blocks
-        self._end = 0
         self._taken_bytes = 0
         self.lines: list[bytes] = []
         self.offsets: list[int] = []
@@ -101,10 +98,9 @@ class _Window:
         self.following += 1
         return line.decode("utf-8", "surrogateescape") + "\n"
 
-    def row_span(self) -> tuple[int, int]:
-        """The offsets of the current row's first byte and of what follows it, ending included."""
-        behind = self.offsets[self.following] if self.following < len(self.lines) else self._end
-        return self.offsets[self.first], behind
+    def row(self) -> bytes:
+        """The current row's own bytes, without its ending."""
+        return b"\n".join(self.lines[self.first : self.following]).removesuffix(b"\r")
 
     def _load(self) -> bool:
         block = next(self._blocks, None)
@@ -115,18 +111,15 @@ class _Window:
         self.first = 0
         self.lines += block.lines
         self.offsets += block.offsets
-        self._end = block.end
         return True
 
 
-def _records(
-    file: OpenFile, window: _Window, reader: "Iterator[list[str]]", file_range: FileRange
-) -> Iterator[RawRecord]:
+def _records(window: _Window, reader: "Iterator[list[str]]", name: str, size: int) -> Iterator[RawRecord]:
     encoder: RowEncoder | None = None
     width = 0
     while window.begin_row():
         offset = window.offsets[window.first]
-        if offset >= file_range.size_at_start:
+        if offset >= size:
             return
         line = window.lines[window.first]
         if not line or line.isspace():
@@ -134,16 +127,12 @@ def _records(
             continue
         fields, error = _next_row(window, reader, width)
         if encoder is None:
-            columns = _columns(fields or [], file.name)
-            check_columns(columns, file.name)
+            columns = _columns(fields or [], name)
+            check_columns(columns, name)
             encoder, width = RowEncoder(columns), len(columns)
             continue
         position = f"byte {offset}"
-        if window.following - window.first > 1:
-            start, behind = window.row_span()
-            payload = pread(file, behind - start, start).removesuffix(b"\n").removesuffix(b"\r")
-        else:
-            payload = line.removesuffix(b"\r")
+        payload = window.row()
         body = None
         if fields is not None and b"\0" in payload:
             error = "the row holds NUL bytes"

@@ -18,8 +18,6 @@ _FINGERPRINT_BYTES = 4 * 1024
 _SNIFFED_LINES = 20
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 _OTHER_CONTENTS = {
-    b"\x1f\x8b": "is compressed with gzip; unpack it first (gunzip -k)",
-    b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it first (unzstd)",
     b"BZh": "is compressed with bzip2; unpack it first (bunzip2 -k)",
     b"PK\x03\x04": "is a zip archive; unpack it first (unzip)",
 }
@@ -35,6 +33,16 @@ class FileFormat(StrEnum):
     PARQUET = "parquet"
     ACCESS_LOG = "access-log"
 
+
+class Compression(StrEnum):
+    """How a file may be packed, besides what Parquet does itself; told by its first bytes, not by its name."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+_COMPRESSED = {b"\x1f\x8b": Compression.GZIP, b"\x28\xb5\x2f\xfd": Compression.ZSTD}
+_PACKED_SUFFIXES = (".gz", ".zst", ".zstd")
 
 _SUFFIXES = {
     ".jsonl": FileFormat.JSONL,
@@ -56,6 +64,7 @@ class FileRange:
         end: behind the last byte or row group. A line belongs to the range that its first byte lies in.
         size_at_start: of the whole file when the work was planned, in bytes; what is appended later is not read.
         fingerprint: a checksum of the file's first bytes at that time: tells whether another file stands there now.
+        compression: of the file, or None. A compressed file is one range; ``start`` and ``end`` count packed bytes.
     """
 
     path: str
@@ -64,6 +73,7 @@ class FileRange:
     end: int
     size_at_start: int
     fingerprint: int
+    compression: Compression | None = None
 
     @property
     def name(self) -> str:
@@ -167,8 +177,31 @@ def detect_format(path: str) -> FileFormat:
         UsageError: it cannot be read, or the format stays unclear; names ``--format``.
     """
     path = local_path(path)
-    known = _SUFFIXES.get(Path(path).suffix.lower())
-    return known or _sniff(path, read_head(path))
+    known = _SUFFIXES.get(Path(unpacked_name(path)).suffix.lower())
+    if known is not None:
+        return known
+    head = read_head(path)
+    compression = compression_of(head)
+    if compression is not None:
+        from .compressed_files import unpacked_head  # noqa: PLC0415 - pyarrow takes 0.2 s to import
+
+        head = unpacked_head(path, compression)
+    return _sniff(path, head)
+
+
+def compression_of(head: bytes) -> Compression | None:
+    """How a file that begins so is compressed, or None."""
+    return next((kind for magic, kind in _COMPRESSED.items() if head.startswith(magic)), None)
+
+
+def unpacked_name(path: str) -> str:
+    """A path without the suffix that says it is compressed.
+
+    >>> unpacked_name("day1.jsonl.gz")
+    'day1.jsonl'
+    """
+    name = Path(path)
+    return str(name.with_suffix("")) if name.suffix.lower() in _PACKED_SUFFIXES else path
 
 
 def _sniff(path: str, head: bytes) -> FileFormat:
@@ -197,7 +230,7 @@ def check_text(path: str, format: FileFormat, head: bytes) -> None:
     """Refuses a file whose first bytes show that it is not what its name says.
 
     Raises:
-        UsageError: compressed, UTF-16, Parquet, or JSON that is not one object a line.
+        UsageError: compressed another way, UTF-16, Parquet, or JSON that is not one object a line.
     """
     if head.startswith(PARQUET_MAGIC):
         raise UsageError(f"{shown(path)}: is a Parquet file, not {format}; name it with --format parquet")
@@ -212,6 +245,8 @@ def check_text(path: str, format: FileFormat, head: bytes) -> None:
 
 
 def _refuse_other_contents(path: str, head: bytes) -> None:
+    if compression_of(head) is not None:  # what is looked at here is unpacked
+        raise UsageError(f"{shown(path)}: is compressed twice; unpack it once")
     for magic, remedy in _OTHER_CONTENTS.items():
         if head.startswith(magic):
             raise UsageError(f"{shown(path)}: {remedy}")

@@ -10,20 +10,24 @@ from collections.abc import Iterator, Sequence
 
 from ..domain.records import RawRecord
 from .csv_files import check_csv, read_csv
+from .errors import UsageError
 from .file_ranges import (
+    Compression,
     FileFormat,
     FileRange,
     check_text,
+    compression_of,
     detect_format,
     file_size,
     fingerprint,
     local_path,
     open_range,
     read_head,
+    shown,
 )
 from .line_tail import LineTail
 from .record_batches import BATCH_BYTES, Group, access_log_records, batches, jsonl_records
-from .text_lines import BLOCK_BYTES, OpenFile, pread, read_lines
+from .text_lines import BLOCK_BYTES, NO_END, Lines, OpenFile, pread, read_lines
 
 __all__ = [
     "FileFormat",
@@ -46,7 +50,7 @@ def plan_ranges(
     """Checks every input, then splits the work.
 
     JSON lines and access logs are split at any byte, Parquet files between row groups; a CSV file is one range, since
-    a newline in it may stand inside quotes.
+    a newline in it may stand inside quotes, and so is a file compressed with gzip or zstd, whatever its format.
 
     Args:
         paths: plain paths or ``file:///absolute/path``.
@@ -67,6 +71,9 @@ def _plan_file(path: str, format: FileFormat | None, target_bytes: int) -> list[
     size = file_size(path)
     head = read_head(path)
     format = format or detect_format(path)
+    compression = compression_of(head)
+    if compression is not None:
+        return [_plan_compressed(path, format, size, head, compression)]
     if format is FileFormat.PARQUET:
         from .parquet_files import plan_parquet  # noqa: PLC0415 - pyarrow takes 0.2 s to import
 
@@ -80,10 +87,23 @@ def _plan_file(path: str, format: FileFormat | None, target_bytes: int) -> list[
     return [FileRange(path, format, start, min(start + step, size), size, checksum) for start in range(0, size, step)]
 
 
+def _plan_compressed(path: str, format: FileFormat, size: int, head: bytes, compression: Compression) -> FileRange:
+    if format is FileFormat.PARQUET:
+        raise UsageError(f"{shown(path)}: is Parquet packed once more with {compression}; unpack it, Parquet is packed")
+    from .compressed_files import unpacked_head  # noqa: PLC0415 - pyarrow takes 0.2 s to import
+
+    contents = unpacked_head(path, compression)
+    check_text(path, format, contents)
+    if format is FileFormat.CSV:
+        check_csv(path, contents)
+    return FileRange(path, format, 0, size, size, fingerprint(head, size), compression)
+
+
 def count_records(ranges: Sequence[FileRange]) -> int:
     """About how many records ranges hold: for a progress bar, not for accounting.
 
-    Parquet files say it; lines are counted in the first 64 MiB, and taken to be as long in the rest.
+    Parquet files say it; lines are counted in the first 64 MiB (of a compressed file, 16), and taken to be as long in
+    the rest.
 
     Raises:
         BackendUnavailableError: a file vanished, shrank or was replaced since the plan.
@@ -95,6 +115,11 @@ def count_records(ranges: Sequence[FileRange]) -> int:
             from .parquet_files import count_rows  # noqa: PLC0415 - pyarrow takes 0.2 s to import
 
             count += count_rows(part)
+            continue
+        if part.compression is not None:
+            from .compressed_files import estimate_lines  # noqa: PLC0415 - pyarrow takes 0.2 s to import
+
+            count += estimate_lines(part.path, part.compression)
             continue
         total += part.end - part.start
         if counted < _COUNTED_BYTES:
@@ -141,7 +166,7 @@ def read_range(
 
     Raises:
         BackendUnavailableError: the file vanished, shrank or was replaced since the plan.
-        UsageError: a line is over 64 MiB, or a Parquet file's data are damaged.
+        UsageError: a line is over 64 MiB, or a Parquet or compressed file's data are damaged.
     """
     descriptor = open_range(file_range)
     try:
@@ -156,8 +181,21 @@ def _groups(file_range: FileRange, descriptor: int, block_bytes: int) -> Iterato
         from .parquet_files import read_parquet  # noqa: PLC0415 - pyarrow takes 0.2 s to import
 
         return read_parquet(file_range)
-    if file_range.format is FileFormat.CSV:
-        return read_csv(file, file_range)
-    records_of = jsonl_records if file_range.format is FileFormat.JSONL else access_log_records
-    lines = read_lines(file, file_range.start, file_range.end, file_range.size_at_start, block_bytes)
-    return map(records_of, lines)
+    if file_range.compression is not None:
+        from .compressed_files import read_unpacked_lines  # noqa: PLC0415 - pyarrow takes 0.2 s to import
+
+        lines, size = read_unpacked_lines(file, file_range.compression, block_bytes), NO_END
+    elif file_range.format is FileFormat.CSV:
+        # Lines behind the planned end are looked at only where the last row's quotes reach over it.
+        size = file_range.size_at_start
+        lines = read_lines(file, 0, NO_END, size)
+    else:
+        size = file_range.size_at_start
+        lines = read_lines(file, file_range.start, file_range.end, size, block_bytes)
+    return _records_of(file_range.format, lines, file.name, size)
+
+
+def _records_of(format: FileFormat, lines: Iterator[Lines], name: str, size: int) -> Iterator[Group]:
+    if format is FileFormat.CSV:
+        return read_csv(lines, name, size)
+    return map(jsonl_records if format is FileFormat.JSONL else access_log_records, lines)

@@ -10,7 +10,7 @@ from typing import Self
 
 from ..domain.records import RawRecord
 from .errors import BackendUnavailableError, UsageError
-from .file_ranges import FileFormat, local_path, shown
+from .file_ranges import FileFormat, local_path, shown, unpacked_name
 from .record_batches import BATCH_BYTES, access_log_records, jsonl_records
 from .text_lines import BLOCK_BYTES, BOM, Lines, OpenFile, find_newline, located, pread, read_line
 
@@ -45,8 +45,10 @@ class LineTail:
             position: where to go on, from an earlier ``poll``; "" for the file's start.
 
         Raises:
-            UsageError: CSV and Parquet files cannot be followed; or ``position`` is none.
+            UsageError: CSV, Parquet and compressed files cannot be followed; or ``position`` is none.
         """
+        if unpacked_name(path) != path:
+            raise UsageError(f"{shown(path)}: a compressed file cannot be followed; leave out --streaming to read it")
         if format not in (FileFormat.JSONL, FileFormat.ACCESS_LOG):
             raise UsageError(f"{shown(path)}: {format} files cannot be followed; only jsonl and access-log can")
         self._path = Path(local_path(path))

@@ -19,6 +19,9 @@ MAX_RECORD_BYTES = 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A longer line means that the file is no text; it is refused before it is held in memory."""
 
+NO_END = 1 << 62
+"""An offset behind any file's end."""
+
 RECORD_TOO_LONG = "record is longer than 1 MiB"
 BOM = b"\xef\xbb\xbf"
 

@@ -79,7 +79,8 @@ def test_unclear_format_names_the_flag(tmp_path, name, data):
     ("name", "data", "message"),
     [
         ("a.jsonl", b"", "empty"),
-        ("a.jsonl", b"\x1f\x8b\x08\0", "gunzip"),
+        ("a.jsonl", b"\x1f\x8b\x08\0", "cut off"),
+        ("a.jsonl", b"BZh91AY", "bunzip2"),
         ("a.jsonl", '{"a":1}'.encode("utf-16"), "UTF-16"),
         ("a.jsonl", b"PAR1xxxx", "--format parquet"),
         ("a.json", b'[{"a":1},\n{"a":2}]', "jq"),
