@@ -1,0 +1,351 @@
+"""startClusterImport and startBotOrNotImport: files become the active version, or say why they do not.
+
+plan → compare (writes to no store) → verdict → stage → move the pointer → let scores follow. Killed anywhere, what was
+active stays whole: readers see a new version only by the pointer, which is moved in one write; the next run, or
+``imports follow``, finishes what was left.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import apache_beam as beam
+import msgspec
+from apache_beam.options.pipeline_options import PipelineOptions
+from msgspec.structs import replace
+
+from ..domain.activity import format_time_ms
+from ..domain.import_comparison import PartReport
+from ..domain.imports import (
+    BUCKETS,
+    ImportKind,
+    Pointer,
+    State,
+    Thresholds,
+    VersionRecord,
+    refusal,
+    version_name,
+)
+from ..io.backends import Backends
+from ..io.clock import now_ms
+from ..io.errors import FanIdentityError, UsageError
+from ..io.import_files import ImportPlan, plan_import
+from ..io.import_versions import ImportVersions
+from ..io.leases import Lease
+from ..io.work_folder import WorkFolder, work_folder
+from ..pipelines.runner import execute, runs_here
+from ..transforms.import_compare import Active, CompareWithActive
+from ..transforms.import_following import FollowImport
+from ..transforms.import_staging import DeleteFans, StageFans, WriteBadRows
+from .score_files import Watch, unwatched
+
+LEASE: Final = "imports"
+"""One lock for both kinds: each compares with what is active of the other."""
+
+SETTLE_SECONDS: Final = 5.0
+"""Workers see a moved pointer after two seconds at most, and write what they scored before within a few more."""
+
+Sleep = Callable[[float], object]
+
+
+class ImportRefusedError(FanIdentityError):
+    """An import went over a threshold, or its files were imported before. Nothing was written."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to import.
+
+    Attributes:
+        kind: cluster assignments or bot-or-not scores.
+        addresses: files or folders; see ``plan_import``.
+        format: of all files; told from their names where None.
+        thresholds: above these the import is refused.
+        dry_run: end after the comparison.
+        work: where to make the work folder; this machine's folder for temporary files where None.
+    """
+
+    kind: ImportKind
+    addresses: Sequence[str]
+    format: str | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    dry_run: bool = False
+    work: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportOutcome:
+    """What became of an import.
+
+    Attributes:
+        record: of the version, with the comparison.
+        result: ``active``, ``refused``, ``dryRun``, or ``unchanged``: it says what the active version says.
+        refused: why, in one line, where it would not become active.
+        dead_lettered: bad rows written as dead letters.
+        followed: fans whose score was written anew.
+        seconds: by step, ``compare``, ``stage``, ``follow``.
+    """
+
+    record: VersionRecord
+    result: str
+    refused: str | None = None
+    dead_lettered: int = 0
+    followed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass
+class ImportJob:
+    """Runs imports of one kind on a table.
+
+    Attributes:
+        kind: of the imports.
+        backends: table, cache and dead letters.
+        options: Beam's.
+        watch: shows progress.
+        sleep: waits for workers to see a moved pointer; replaced in tests.
+    """
+
+    kind: ImportKind
+    backends: Backends
+    options: PipelineOptions
+    watch: Watch = unwatched
+    sleep: Sleep = time.sleep
+
+    def __post_init__(self) -> None:
+        self._table = self.backends.open_table()
+        self._versions = ImportVersions(self._table, self.kind)
+
+    def run(self, request: ImportRequest) -> ImportOutcome:
+        """Imports files.
+
+        Raises:
+            UsageError: a file does not fit; nothing was written.
+            ImportRefusedError: the same files were imported before.
+            LeaseHeldError: another import is running.
+            BackendUnavailableError: a backend is out of reach; what was active stays active.
+        """
+        if request.work is None and not request.dry_run and not runs_here(self.options):
+            raise UsageError("--work: on a cluster, name a folder all workers reach: s3://bucket/folder or gs://…")
+        plan = plan_import(request.addresses, self.kind, request.format)
+        with self.lease() as lease:
+            self._finish_what_was_left()
+            self._refuse_again(plan)
+            started_at = now_ms()
+            version = version_name(started_at, plan.digest)
+            with work_folder(request.work, version) as work:
+                return self._run(
+                    request,
+                    plan,
+                    VersionRecord(
+                        version=version,
+                        kind=self.kind,
+                        state=State.STAGING,
+                        files=plan.files,
+                        digest=plan.digest,
+                        started_at=started_at,
+                    ),
+                    work,
+                    lease,
+                )
+
+    def lease(self) -> Lease:
+        """The lock that every job on versions holds."""
+        return Lease(self._table, LEASE)
+
+    def _run(
+        self, request: ImportRequest, plan: ImportPlan, record: VersionRecord, work: WorkFolder, lease: Lease
+    ) -> ImportOutcome:
+        seconds: dict[str, float] = {}
+        seen = self._versions.pointer()
+        began = time.perf_counter()
+        report = self._compare(plan, record.version, seen, work)
+        seconds["compare"] = time.perf_counter() - began
+        record = replace(
+            record, comparison=report.comparison, newest_row_at=report.newest_row_at, replaced=seen.import_version
+        )
+        why = refusal(report.comparison, request.thresholds) or self._too_old(record)
+        if why is not None or request.dry_run:
+            return ImportOutcome(record, "dryRun" if request.dry_run else "refused", why, seconds=seconds)
+        changes = report.comparison
+        if seen.import_version is not None and not (changes.added or changes.removed or changes.changed):
+            return ImportOutcome(record, "unchanged", None, self._write_bad_rows(work), seconds=seconds)
+        lease.check()
+        began = time.perf_counter()
+        dead_lettered = self._write_bad_rows(work)
+        self._stage(record, work)
+        record = replace(record, state=State.STAGED)
+        self._versions.save(record)
+        seconds["stage"] = time.perf_counter() - began
+        lease.check()
+        record = self._activate(record, seen)
+        began = time.perf_counter()
+        followed = self._follow(record)
+        seconds["follow"] = time.perf_counter() - began
+        return ImportOutcome(replace(record, followed=True), "active", None, dead_lettered, followed, seconds)
+
+    def _compare(self, plan: ImportPlan, version: str, seen: Pointer, work: WorkFolder) -> PartReport:
+        other = ImportKind.CLUSTER if self.kind is ImportKind.BOT_OR_NOT else ImportKind.BOT_OR_NOT
+        active = Active(seen.import_version, ImportVersions(self._table, other).pointer().import_version)
+        steps = CompareWithActive(self.kind, active, self.backends, work, version)
+
+        def build(pipeline: beam.Pipeline) -> None:
+            start: Any = pipeline  # Beam's | has no types
+            _ = start | "Files" >> beam.Create(plan.ranges) | "Spread files" >> beam.Reshuffle() | steps
+
+        with self.watch("compare", BUCKETS, lambda: work.marks("compared")):
+            execute(build, self.options)
+        return msgspec.json.decode(work.read("report.json"), type=PartReport)
+
+    def _too_old(self, record: VersionRecord) -> str | None:
+        before = None if record.replaced is None else self._versions.record(record.replaced)
+        if before is None or record.newest_row_at >= before.newest_row_at:
+            return None
+        return (
+            f"the newest row is of {format_time_ms(record.newest_row_at)}, that of the active version "
+            f"{before.version} of {format_time_ms(before.newest_row_at)}; are these older files?"
+        )
+
+    def _refuse_again(self, plan: ImportPlan) -> None:
+        for record in self._versions.records():
+            if record.digest == plan.digest and record.state in (State.ACTIVE, State.REPLACED):
+                raise ImportRefusedError(
+                    f"{', '.join(plan.files)}: imported before, as version {record.version}, which is "
+                    f"{record.state.value}; nothing was written"
+                )
+
+    def _write_bad_rows(self, work: WorkFolder) -> int:
+        bad = work.names("bad-")
+        if not bad:
+            return 0
+
+        def build(pipeline: beam.Pipeline) -> None:
+            start: Any = pipeline
+            _ = start | "Bad rows" >> beam.Create(bad) | "Write dead letters" >> WriteBadRows(self.backends, work)
+
+        return sum(execute(build, self.options).values())
+
+    def _stage(self, record: VersionRecord, work: WorkFolder) -> None:
+        self._versions.save(record)
+        names = work.names("fans-")
+
+        def build(pipeline: beam.Pipeline) -> None:
+            start: Any = pipeline
+            staging = StageFans(self.kind, record.version, self.backends, work)
+            _ = start | "Buckets" >> beam.Create(names) | "Spread" >> beam.Reshuffle() | "Stage fans" >> staging
+
+        with self.watch("stage", len(names), lambda: work.marks("staged")):
+            execute(build, self.options)
+
+    def _activate(self, record: VersionRecord, seen: Pointer) -> VersionRecord:
+        self._versions.move(seen, record.version, now_ms())
+        return self._settled()[record.version]
+
+    def _settled(self) -> dict[str, VersionRecord]:
+        """Makes every record's state say what the pointer says."""
+        active = self._versions.pointer().import_version
+        records: dict[str, VersionRecord] = {}
+        for record in self._versions.records():
+            if record.version == active and record.state is not State.ACTIVE:
+                settled = replace(record, state=State.ACTIVE, followed=False)
+            elif record.version != active and record.state is State.ACTIVE:
+                settled = replace(record, state=State.REPLACED)
+            else:
+                settled = record
+            if settled is not record:
+                self._versions.save(settled)
+            records[record.version] = settled
+        return records
+
+    def _finish_what_was_left(self) -> int:
+        followed = 0
+        for record in self._settled().values():
+            if record.state in (State.ACTIVE, State.ROLLED_BACK) and not record.followed:
+                followed += self._follow(record)
+        return followed
+
+    def _follow(self, record: VersionRecord) -> int:
+        """Lets scores follow, twice: a worker may have written under the former version after the first time."""
+        followed = self._follow_once(record.version)
+        self.sleep(SETTLE_SECONDS)
+        followed += self._follow_once(record.version)
+        self._versions.save(replace(record, followed=True))
+        return followed
+
+    def _follow_once(self, version: str) -> int:
+        def build(pipeline: beam.Pipeline) -> None:
+            start: Any = pipeline
+            following = FollowImport(self.kind, version, self.backends)
+            buckets = start | "Buckets" >> beam.Create(list(range(BUCKETS))) | "Spread" >> beam.Reshuffle()
+            _ = buckets | "Follow import" >> following
+
+        return execute(build, self.options).get("followed", 0)
+
+    def follow(self) -> int:
+        """Finishes what a killed run left; returns how many fans' scores were written anew.
+
+        Raises:
+            LeaseHeldError, BackendUnavailableError: as ``run``.
+        """
+        with self.lease():
+            return self._finish_what_was_left()
+
+    def roll_back(self) -> tuple[VersionRecord, str | None, int]:
+        """Makes the version active again that the active one replaced.
+
+        Returns:
+            The record of the version taken back, the version active now (None where it was the first), and how many
+            fans' scores were written anew.
+
+        Raises:
+            UsageError: nothing is active, or what was active before is deleted.
+            LeaseHeldError, BackendUnavailableError: as ``run``.
+        """
+        with self.lease():
+            self._finish_what_was_left()
+            seen = self._versions.pointer()
+            record = None if seen.import_version is None else self._versions.record(seen.import_version)
+            if record is None:
+                raise UsageError(f"no {self.kind} version is active: there is nothing to take back")
+            if record.replaced is not None and self._versions.record(record.replaced) is None:
+                raise UsageError(f"version {record.replaced} was deleted; import its files again instead")
+            # Before the pointer moves: where this is killed in between, the record is made active again.
+            record = replace(record, state=State.ROLLED_BACK, followed=False)
+            self._versions.save(record)
+            self._versions.move(seen, record.replaced, now_ms())
+            before = None if record.replaced is None else self._versions.record(record.replaced)
+            if before is not None:
+                self._versions.save(replace(before, state=State.ACTIVE))
+            return record, record.replaced, self._follow(record)
+
+    def clean(self, keep: int) -> list[str]:
+        """Deletes versions that nobody needs: not the active one, nor the one to go back to, nor the newest ``keep``.
+
+        Raises:
+            LeaseHeldError, BackendUnavailableError: as ``run``.
+        """
+        with self.lease() as lease:
+            self._finish_what_was_left()
+            active = self._versions.pointer().import_version
+            records = self._versions.records()
+            needed = {active, *(record.replaced for record in records if record.version == active)}
+            whole = [record.version for record in records if record.state not in (State.STAGING, State.STAGED)]
+            needed |= set(whole[:keep])
+            deleted = [record.version for record in records if record.version not in needed]
+            for version in deleted:
+                lease.check()
+                self._delete(version)
+            return deleted
+
+    def _delete(self, version: str) -> None:
+        def build(pipeline: beam.Pipeline) -> None:
+            start: Any = pipeline
+            deleting = DeleteFans(self.kind, version, self.backends)
+            buckets = start | "Buckets" >> beam.Create(list(range(BUCKETS))) | "Spread" >> beam.Reshuffle()
+            _ = buckets | "Delete fans" >> deleting
+
+        execute(build, self.options)
+        self._versions.forget(version)
