@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fan_identity.domain.import_merge import (
@@ -27,23 +27,14 @@ VALUES: dict[ImportKind, st.SearchStrategy[Any]] = {
 
 
 def rows_of(kind: ImportKind, rows: list[tuple[str, Any, int]]) -> Any:
-    columns = list(zip(*rows, strict=True)) if rows else [[], [], []]
-    return pa.table(
-        [pa.array(list(column), type=field.type) for column, field in zip(columns, rows_schema(kind))],
-        schema=rows_schema(kind),
-    )
+    found = [{"user": user, "value": value, "updatedAt": at} for user, value, at in rows]
+    return pa.Table.from_pylist(found, schema=rows_schema(kind))
 
 
 def fans_of(kind: ImportKind, fans: dict[str, tuple[Any, int]]) -> Any:
+    size = {"size": 1} if kind is ImportKind.CLUSTER else {}
     rows = [
-        {
-            "user": user,
-            "value": value,
-            "updatedAt": at,
-            "known": True,
-            **({"size": 1} if kind is ImportKind.CLUSTER else {}),
-        }
-        for user, (value, at) in fans.items()
+        {"user": user, "value": value, "updatedAt": at, "known": True, **size} for user, (value, at) in fans.items()
     ]
     return pa.Table.from_pylist(rows, schema=fans_schema(kind))
 
@@ -64,6 +55,7 @@ def expected(kind: ImportKind, rows: list[tuple[str, Any, int]], active: dict[st
 
 
 @pytest.mark.parametrize("kind", ImportKind)
+@settings(deadline=None)  # Arrow loads its join when it is first used
 @given(data=st.data())
 def test_merging_is_what_dictionaries_say_in_any_order(kind: ImportKind, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(USERS, VALUES[kind], TIMES), max_size=20))
@@ -118,9 +110,8 @@ def test_a_cluster_that_grew_differs_for_all_its_fans() -> None:
 def test_sizes_come_back_for_every_cluster_and_null_for_null(sizes: dict[str, int]) -> None:
     names = list(sizes)
     half = len(names) // 2
-    index = ClusterSizes(
-        [ClusterSizes.pack(part, [sizes[name] for name in part]) for part in (names[:half], names[half:])]
-    )
+    parts = (names[:half], names[half:])
+    index = ClusterSizes([ClusterSizes.pack(part, [sizes[name] for name in part]) for part in parts])
     asked = [*reversed(names), None, names[0]]
     found = index.of(pa.chunked_array([pa.array(asked, type=pa.string())])).to_pylist()
     assert found == [*(sizes[name] for name in reversed(names)), None, sizes[names[0]]]
