@@ -66,12 +66,21 @@ def arm_cache_key(global_user_id: str) -> str:
     return "user:" + user_token(global_user_id)
 
 
-def causal_version(time_ms: int, activity_id: str) -> str:
-    """Orders what activities caused by (time, activityId): a greater text is newer.
+def causal_version(time_ms: int, activity_id: str, generation: int = 0) -> str:
+    """Orders what activities caused by (time, activityId), then by the imports it was made under: greater is newer.
 
     Fixed width, so that text order is time order.
+
+    Args:
+        time_ms: when the activity happened, epoch milliseconds.
+        activity_id: its id.
+        generation: how often the pointers to the active imports were moved, all kinds together. 0 adds nothing to the
+            text, so versions from before the first import stay what they are.
     """
-    return f"{time_ms - MIN_EPOCH_MS:015d}#{activity_id}"
+    # An id's own NUL is made greater than the one that ends an id, so that no id reaches into the generation.
+    name = activity_id.replace("\0", "\0\U0010ffff") if "\0" in activity_id else activity_id
+    suffix = f"\0{generation:012d}" if generation else ""
+    return f"{time_ms - MIN_EPOCH_MS:015d}#{name}{suffix}"
 
 
 def deduplication_id(worker: str, activity_id: str) -> str:

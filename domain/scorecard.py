@@ -92,6 +92,19 @@ REASON_CODES: Final[Mapping[str, str]] = {feature: code for feature, (code, _, _
 """The stable reason code of each feature."""
 
 
+IMPORT_REASON_CODES: Final[Mapping[str, str]] = {
+    "importedBonScore": "BOT_OR_NOT_IMPORT",
+    "clusterSize": "CLUSTER_SIZE",
+}
+"""The stable reason code of each value an import brings, by its name as a feature; see ``import_effects.py``."""
+
+_SENTENCES: Final[dict[str, tuple[str, str]]] = {
+    **{feature: (sentence, unit) for feature, (_, sentence, unit) in _REASONS.items()},
+    "importedBonScore": ("an import says: a bot with a probability of {}", "share"),
+    "clusterSize": ("accounts in the same cluster: {}", "count"),
+}
+
+
 def describe(reason: Reason) -> str:
     """One plain English sentence on what a feature did to a score.
 
@@ -105,11 +118,11 @@ def describe(reason: Reason) -> str:
 
 
 def _sentence(reason: Reason) -> str:
-    if reason.feature not in _REASONS:
+    if reason.feature not in _SENTENCES:
         return f"{reason.feature} = {'unknown' if reason.value is None else f'{reason.value:g}'}"
     if reason.value is None:
         return f"not known yet: {reason.feature}"
-    _, template, unit = _REASONS[reason.feature]
+    template, unit = _SENTENCES[reason.feature]
     if unit == "share":
         return template.format(f"{reason.value * 100:.3g} %")
     return template.format(f"{reason.value:,.0f}" if unit == "count" else f"{reason.value:,.3g}")

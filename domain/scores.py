@@ -7,9 +7,11 @@ from typing import Any
 from .activity import format_time_ms
 from .keys import LATEST_SK, arm_cache_key, causal_version, score_sk, user_pk
 from .messages import ScoringMessage
-from .scorecard import REASON_CODES, SCALE, ModelScore, Reason
+from .scorecard import IMPORT_REASON_CODES, REASON_CODES, SCALE, ModelScore, Reason
 
-_FEATURE_OF_CODE: dict[str, str] = {code: feature for feature, code in REASON_CODES.items()}
+_FEATURE_OF_CODE: dict[str, str] = {
+    code: feature for codes in (REASON_CODES, IMPORT_REASON_CODES) for feature, code in codes.items()
+}
 
 STORED_REASONS = 5
 """Reasons kept with a score, the strongest first. ``otherPoints`` is the sum of the rest, so that base, reasons and
@@ -76,23 +78,29 @@ def latest_item(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item, "SK": LATEST_SK, "scoreSK": item["SK"]}
 
 
-def version_of(message: ScoringMessage) -> str:
-    """The version of everything this activity causes."""
-    return causal_version(message.occurred_at, message.activity_id)
+def version_of(message: ScoringMessage, generation: int = 0) -> str:
+    """The version of everything this activity causes under the imports of a generation."""
+    return causal_version(message.occurred_at, message.activity_id, generation)
 
 
-def cache_entry(message: ScoringMessage, score: ModelScore) -> CacheEntry:
-    """The ARM cache's entry for a score."""
+def cache_entry(item: Mapping[str, Any], version: str, time_ms: int) -> CacheEntry:
+    """The ARM cache's entry for a score.
+
+    Args:
+        item: the score's item.
+        version: of the entry.
+        time_ms: when what caused the score happened, epoch milliseconds.
+    """
     return CacheEntry(
-        key=arm_cache_key(message.global_user_id),
-        version=version_of(message),
+        key=arm_cache_key(item["globalUserId"]),
+        version=version,
         value={
-            "global_user_id": message.global_user_id,
-            "arm_risk": score.arm_risk,
-            "timestamp": message.occurred_at,
-            "score_date": format_time_ms(message.occurred_at)[:10],
-            "modelVersion": score.model_version,
-            "reasons": [reason.code for reason in score.reasons[:STORED_REASONS]],
+            "global_user_id": item["globalUserId"],
+            "arm_risk": item["armRisk"],
+            "timestamp": time_ms,
+            "score_date": item["occurredAt"][:10],
+            "modelVersion": item["modelVersion"],
+            "reasons": [reason["code"] for reason in item["reasons"]],
         },
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..domain.scorecard import ScorecardError
+from .active_imports import ActiveImports
 from .addresses import parse_address
 from .errors import UsageError
 from .file_ranges import local_path
@@ -18,6 +19,7 @@ from .ports import (
     ArmCache,
     Checked,
     DeadLetterArchive,
+    FanImports,
     MessageQueue,
     OfTwoKinds,
     PositionStore,
@@ -75,6 +77,7 @@ class Backends:
         cache: the ARM cache, or None to write none.
         dead_letters: where dead letters go.
         arai: the profiles' source: ``sqlite:///…`` (built here) or ``dynamodb://…`` (ARAI items).
+        imports: the fan identity table, where imports are, whatever table the worker writes; None to apply none.
         positions: where the positions of sources are remembered.
         source: what an ENQUEUE worker, or scoreUsers for ARAI changes, reads; None for the queue.
         staging_queue: where an ENQUEUE worker sends a copy of everything, or None.
@@ -95,6 +98,7 @@ class Backends:
     dead_letters: str
     arai: str
     positions: str
+    imports: str | None = None
     source: str | None = None
     staging_queue: str | None = None
     model: str | None = None
@@ -129,6 +133,7 @@ class Backends:
             cache=_address(settings, "cache", CACHES) if known.writes_cache else None,
             dead_letters=dead_letters,
             arai=_address(settings, "arai", TABLES, fallback=settings.table),
+            imports=_check_address(settings.table or settings.store, "table", TABLES),
             positions=_check_address(positions, "positions", TABLES) or (queue if _is_table(queue) else dead_letters),
             source=source,
             staging_queue=staging,
@@ -176,6 +181,8 @@ class Backends:
             parts.append(self.open_stream())
         if worker.kind is not Kind.ENQUEUE:
             parts += [self.open_table(), self.open_cache()]
+        if worker.table_setting != "table" and self.imports is not None:
+            parts.append(_imports_table(self.imports))
         for part in parts:
             if isinstance(part, Checked):
                 part.check()
@@ -242,6 +249,10 @@ class Backends:
     def open_cache(self) -> ArmCache | None:
         """The ARM cache, or None where the worker writes none."""
         return None if self.cache is None else open_cache(self.cache)
+
+    def open_imports(self) -> FanImports | None:
+        """What the active imports say of fans, or None where there is no fan identity table."""
+        return None if self.imports is None else open_imports(self.imports)
 
     def open_dead_letters(self) -> DeadLetterArchive:
         """The dead letters."""
@@ -351,6 +362,20 @@ def open_table(text: str, setting: str, name: str) -> Table:
 
         return DynamoDbTable.of(address, setting)
     return SqliteTable(sqlite_store(text, setting), address.options.get("table", name))
+
+
+def _imports_table(text: str) -> Table:
+    return open_table(text, "table", worker_named("scoreUsers").table_name)
+
+
+@cache
+def open_imports(text: str) -> FanImports:
+    """The active imports of the fan identity table at an address; one a process, so that all parts know the same.
+
+    Raises:
+        UsageError: the address is none of a table.
+    """
+    return ActiveImports(_imports_table(text))
 
 
 @cache

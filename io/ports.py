@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from ..domain.arai import Arai
+from ..domain.import_effects import ImportedValues
 from ..domain.messages import ScoringMessage
 from ..domain.profile import ActivityFacts
 from ..domain.records import DeadLetter, Failure, RawRecord
@@ -231,6 +232,18 @@ class DeadLetterArchive(DeadLetterStore, Protocol):
 
     def mark_redriven(self, letter_ids: Sequence[str]) -> None:
         """Remembers that letters were sent again; they stay to be looked at."""
+        ...
+
+
+class FanImports(Protocol):
+    """What the active imports say of fans."""
+
+    def values(self, users: Sequence[str]) -> tuple[int, list[ImportedValues]]:
+        """The generation of the active imports, as known some seconds ago or later, and each user's values in it."""
+        ...
+
+    def generation(self) -> int:
+        """The generation as of now; ``values`` answers as of it or a later one from here on."""
         ...
 
 

@@ -18,14 +18,14 @@ from ..domain.rescoring import (
     selects,
 )
 from .clock import now_ms
-from .ports import AraiSource, ArmCache, ReceivedMessage, ScoringModel, Table
+from .persisting import apply_imports, persist
+from .ports import AraiSource, ArmCache, FanImports, ReceivedMessage, ScoringModel, Table
 from .steps import (
     MAX_RECEIVES,
     Count,
     Queued,
     dead_message,
     fetch_arai,
-    persist,
     retry_delay_ms,
     score_users,
 )
@@ -44,16 +44,24 @@ class Rescoring:
         cache: the ARM cache, or None.
         arai: the users' profiles.
         model: scores them.
+        imports: what the active imports say of them, or None to apply none.
     """
 
     def __init__(
-        self, worker: str, table: Table, cache: ArmCache | None, arai: AraiSource, model: ScoringModel
+        self,
+        worker: str,
+        table: Table,
+        cache: ArmCache | None,
+        arai: AraiSource,
+        model: ScoringModel,
+        imports: FanImports | None,
     ) -> None:
         self._worker = worker
         self._table = table
         self._cache = cache
         self._arai = arai
         self._model = model
+        self._imports = imports
 
     def rescore(self, batch: Batch[ReceivedMessage], count: Count) -> Batch[ReceivedMessage]:
         """Works off requests; counts ``scored`` users and ``requests`` done.
@@ -98,17 +106,13 @@ class Rescoring:
                 for user in page
             ]
             work = Batch(batch.request_id, batch.source, queued)
-            scored = persist(
-                score_users(fetch_arai(work, self._arai, self._worker), self._model, self._worker),
-                self._table,
-                self._cache,
-                self._worker,
-                count,
-            )
-            unavailable = [letter for letter in scored.dead_letters if letter.reason.endswith("_unavailable")]
+            scored = score_users(fetch_arai(work, self._arai, self._worker), self._model, self._worker)
+            applied = apply_imports(scored, self._imports)
+            written = persist(applied, self._table, self._cache, self._imports, self._worker, count)
+            unavailable = [letter for letter in written.dead_letters if letter.reason.endswith("_unavailable")]
             if len(unavailable) == len(page):
                 return letters, Failure(unavailable[0].reason, unavailable[0].error, retryable=True)
-            letters += scored.dead_letters
+            letters += written.dead_letters
         return letters, None
 
     def _users(self, request: RescoreRequest) -> Iterator[str]:

@@ -15,17 +15,16 @@ from ..domain.activity import MalformedRecordError, decode_activity, readable_ac
 from ..domain.arai import Arai
 from ..domain.arai_changes import select_arai_response
 from ..domain.envelopes import opened
+from ..domain.import_effects import NOTHING_IMPORTED, ImportedValues
 from ..domain.keys import deduplication_id, fifo_group_id, loggable_id
 from ..domain.messages import ScoringMessage, decode_message, decode_request, encode_message, message_of, precedence
 from ..domain.profile import ActivityFacts, facts_of
 from ..domain.records import Batch, DeadLetter, DecodedRecord, Failure, RawRecord, Returned, dead_letter_id
 from ..domain.scorable import ScorableRules, rejection
 from ..domain.scorecard import ModelScore
-from ..domain.scores import cache_entry, latest_item, score_item, version_of
 from .clock import now_ms
 from .ports import (
     AraiSource,
-    ArmCache,
     DeadLetterStore,
     MessageQueue,
     QueueEntry,
@@ -33,7 +32,6 @@ from .ports import (
     ScoringModel,
     ScoringRequest,
     SendOutcome,
-    Table,
 )
 
 Count = Callable[[str, int], None]
@@ -64,11 +62,13 @@ class Profiled(msgspec.Struct, frozen=True, gc=False):
 
 
 class Scored(msgspec.Struct, frozen=True, gc=False):
-    """A message with its user's score."""
+    """A message with its user's score, and what the active imports say of the user as of their generation."""
 
     received: ReceivedMessage
     message: ScoringMessage
     score: ModelScore
+    imported: ImportedValues = NOTHING_IMPORTED
+    generation: int = 0
 
 
 Done = TypeVar("Done")
@@ -313,41 +313,6 @@ def settle(
 def retry_delay_ms(receive_count: int) -> int:
     """How long a message waits when delivery ``receive_count`` failed: 1 s, doubled each time, at most 5 min."""
     return min(_FIRST_DELAY_MS << max(receive_count - 1, 0), _LONGEST_DELAY_MS)
-
-
-def persist(batch: Batch[Scored], table: Table, cache: ArmCache | None, worker: str, count: Count) -> Batch[Scored]:
-    """Writes score items, then each user's latest item and ARM cache entry where newer; counts ``scored``.
-
-    Idempotent: a score's keys come from what caused it, and a late score never replaces a newer one. A score the table
-    will never take becomes a dead letter.
-    """
-    now = now_ms()
-    items = [score_item(scored.message, scored.score, worker, now) for scored in batch.items]
-    written = table.batch_put(items)
-    # Of one user's scores in a batch only the newest can end up as the latest.
-    newest: dict[str, tuple[str, int]] = {}
-    for index, scored in enumerate(batch.items):
-        user, version = scored.message.global_user_id, version_of(scored.message)
-        if written[index] is None and (user not in newest or version > newest[user][0]):
-            newest[user] = (version, index)
-    latest = table.put_if_newer([(version, latest_item(items[index])) for version, index in newest.values()])
-    refused = {index: failure for index, failure in enumerate(written) if failure is not None}
-    for (_, index), outcome in zip(newest.values(), latest, strict=True):
-        if isinstance(outcome, Failure):
-            refused[index] = outcome
-    if cache is not None:
-        entries = [
-            cache_entry(batch.items[index].message, batch.items[index].score)
-            for _, index in newest.values()
-            if index not in refused
-        ]
-        cache.put_if_newer([(entry.key, entry.version, entry.value) for entry in entries])
-    count("scored", len(items) - len(refused))
-    failed = [
-        dead_message(batch, batch.items[index].received, worker, failure, batch.items[index].message)
-        for index, failure in sorted(refused.items())
-    ]
-    return batch.with_items([scored for index, scored in enumerate(batch.items) if index not in refused], failed)
 
 
 def write_dead_letters(batch: Batch[object], store: DeadLetterStore, count: Count) -> None:

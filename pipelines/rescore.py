@@ -17,7 +17,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         pipeline: to add to.
         worker: the worker's name, in scores and dead letters.
         source: yields ``Batch[ReceivedMessage]`` of rescore requests.
-        backends: profiles, model, table, cache, dead letters, and the queue to acknowledge to.
+        backends: profiles, model, imports, table, cache, dead letters, and the queue to acknowledge to.
 
     Returns:
         The finished batches.

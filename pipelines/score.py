@@ -8,7 +8,7 @@ from ..io.backends import Backends
 from ..transforms.batches import BatchTransform
 from ..transforms.finish import Acknowledge, CommitPosition, WriteDeadLetters
 from ..transforms.flags import KeepUsersOfShare
-from ..transforms.score import DecodeMessages, FetchArai, PersistScores, ScoreUsers, SelectAraiChanges
+from ..transforms.score import ApplyImports, DecodeMessages, FetchArai, PersistScores, ScoreUsers, SelectAraiChanges
 
 
 def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends: Backends) -> Any:
@@ -18,7 +18,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         pipeline: to add to.
         worker: the worker's name, in scores and dead letters.
         source: yields ``Batch[ReceivedMessage]``.
-        backends: profiles, model, table, cache, flags, dead letters, and the queue to acknowledge to.
+        backends: profiles, model, imports, table, cache, flags, dead letters, and the queue to acknowledge to.
 
     Returns:
         The finished batches.
@@ -31,6 +31,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         | "Keep users of share" >> KeepUsersOfShare(backends)
         | "Fetch ARAI" >> FetchArai(worker, backends)
         | "Score users" >> ScoreUsers(worker, backends)
+        | "Apply imports" >> ApplyImports(backends)
         | "Persist scores" >> PersistScores(worker, backends)
         | "Write dead letters" >> WriteDeadLetters(backends)
         | "Acknowledge messages" >> Acknowledge(backends)
@@ -44,7 +45,7 @@ def build_from_changes(pipeline: beam.Pipeline, worker: str, source: BatchTransf
         pipeline: to add to.
         worker: the worker's name, in scores and dead letters.
         source: yields ``Batch[RawRecord]`` of change records.
-        backends: model, table, cache, flags, dead letters, and the source's positions.
+        backends: model, imports, table, cache, flags, dead letters, and the source's positions.
 
     Returns:
         The finished batches.
@@ -56,6 +57,7 @@ def build_from_changes(pipeline: beam.Pipeline, worker: str, source: BatchTransf
         | "Select ARAI changes" >> SelectAraiChanges(worker)
         | "Keep users of share" >> KeepUsersOfShare(backends)
         | "Score users" >> ScoreUsers(worker, backends)
+        | "Apply imports" >> ApplyImports(backends)
         | "Persist scores" >> PersistScores(worker, backends)
         | "Write dead letters" >> WriteDeadLetters(backends)
         | "Commit position" >> CommitPosition(worker, backends)

@@ -17,7 +17,7 @@ from ..domain.aws_events import EventKind, InputRecord, transform_input
 from ..domain.envelopes import opened
 from ..domain.records import Batch, RawRecord
 from ..domain.scorable import ScorableRules
-from ..io import steps, verifying
+from ..io import persisting, steps, verifying
 from ..io.backends import Backends, milliseconds
 from ..io.clock import now_ms
 from ..io.errors import UsageError
@@ -215,8 +215,7 @@ def _score(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]
     queued = steps.decode_messages(_messages(invocation, batch), worker)
     kept: Any = steps.keep_users_of_share(queued, backends.open_flags(), worker, invocation.count)
     profiled = steps.fetch_arai(kept, backends.open_arai(), worker)
-    scored = steps.score_users(profiled, backends.open_model(), worker)
-    return steps.persist(scored, backends.open_table(), backends.open_cache(), worker, invocation.count)
+    return _score_and_persist(invocation, backends, profiled)
 
 
 def _score_changes(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
@@ -225,8 +224,15 @@ def _score_changes(invocation: Invocation, backends: Backends, batch: Batch[Inpu
     records = batch.with_items([_raw(record) for record in batch.items])
     changes = steps.select_arai_changes(records, worker, invocation.count)
     kept: Any = steps.keep_users_of_share(changes, backends.open_flags(), worker, invocation.count)
-    scored = steps.score_users(kept, backends.open_model(), worker)
-    return steps.persist(scored, backends.open_table(), backends.open_cache(), worker, invocation.count)
+    return _score_and_persist(invocation, backends, kept)
+
+
+def _score_and_persist(invocation: Invocation, backends: Backends, batch: Batch[steps.Profiled]) -> Batch[Any]:
+    worker, imports = invocation.worker.name, backends.open_imports()
+    scored = steps.score_users(batch, backends.open_model(), worker)
+    applied = persisting.apply_imports(scored, imports)
+    table, cache = backends.open_table(), backends.open_cache()
+    return persisting.persist(applied, table, cache, imports, worker, invocation.count)
 
 
 def _rescore(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
@@ -236,6 +242,7 @@ def _rescore(invocation: Invocation, backends: Backends, batch: Batch[InputRecor
         backends.open_cache(),
         backends.open_arai(),
         backends.open_model(),
+        backends.open_imports(),
     )
     return rescoring.rescore(_messages(invocation, batch), invocation.count)
 

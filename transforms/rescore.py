@@ -32,7 +32,12 @@ class _Rescore(BatchStep):
     def setup(self) -> None:
         backends = self._backends
         self._rescoring = Rescoring(
-            self._worker, backends.open_table(), backends.open_cache(), backends.open_arai(), backends.open_model()
+            self._worker,
+            backends.open_table(),
+            backends.open_cache(),
+            backends.open_arai(),
+            backends.open_model(),
+            backends.open_imports(),
         )
 
     @override

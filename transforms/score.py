@@ -1,8 +1,8 @@
 """The second half: messages become scores in the table and in the ARM cache.
 
-``DecodeMessages → FetchArai → ScoreUsers → PersistScores``; then ``finish.py`` ends the batch. Every step keeps the
-queue's order, so a user's messages are scored in the order they were received. For change records of ARAI responses
-``SelectAraiChanges`` stands in the place of the first two.
+``DecodeMessages → FetchArai → ScoreUsers → ApplyImports → PersistScores``; then ``finish.py`` ends the batch. Every
+step keeps the queue's order, so a user's messages are scored in the order they were received. For change records of
+ARAI responses ``SelectAraiChanges`` stands in the place of the first two.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from ..domain.records import Batch, RawRecord
-from ..io import steps
+from ..io import persisting, steps
 from ..io.backends import Backends
 from ..io.ports import ReceivedMessage
 from ..io.steps import Profiled, Queued, Scored
@@ -109,10 +109,34 @@ class _Score(BatchStep):
 
 
 @dataclass
+class ApplyImports(BatchTransform):
+    """Adds to each score what the active imports say of its user: ``Batch[Scored]``."""
+
+    backends: Backends
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return input_or_inputs | par_do(_Apply(self.backends))
+
+
+class _Apply(BatchStep):
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    def setup(self) -> None:
+        self._imports = self._backends.open_imports()
+
+    @override
+    def step(self, batch: Batch[Scored]) -> Batch[Scored]:
+        return persisting.apply_imports(batch, self._imports)
+
+
+@dataclass
 class PersistScores(BatchTransform):
     """Writes score items, then each user's latest item and ARM cache entry where newer; counts ``scored``.
 
-    Idempotent: a score's keys come from the activity that caused it, and a late score never replaces a newer one.
+    Idempotent: a score's keys come from the activity that caused it, and a late score never replaces a newer one. None
+    stays under imports that are no longer active; see ``persisting.persist``.
     """
 
     worker: str
@@ -131,7 +155,8 @@ class _Persist(BatchStep):
     def setup(self) -> None:
         self._table = self._backends.open_table()
         self._cache = self._backends.open_cache()
+        self._imports = self._backends.open_imports()
 
     @override
     def step(self, batch: Batch[Scored]) -> Batch[Scored]:
-        return steps.persist(batch, self._table, self._cache, self._worker, count)
+        return persisting.persist(batch, self._table, self._cache, self._imports, self._worker, count)

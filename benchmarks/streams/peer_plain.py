@@ -52,7 +52,9 @@ def main() -> None:
                 newest[message.global_user_id] = (version, index)
         table.batch_put(items)
         table.put_if_newer([(version, latest_item(items[index])) for version, index in newest.values()])
-        entries = [cache_entry(messages[index], scores[index]) for _, index in newest.values()]
+        entries = [
+            cache_entry(items[index], version, messages[index].occurred_at) for version, index in newest.values()
+        ]
         cache.put_if_newer([(entry.key, entry.version, entry.value) for entry in entries])
         queue.delete([message.receipt for message in received])
         watch.effect()

@@ -114,7 +114,7 @@ def test_the_latest_item_is_the_score_under_a_fixed_key():
 
 
 def test_the_cache_value_has_the_references_four_fields_first():
-    entry = cache_entry(message(), score())
+    entry = cache_entry(score_item(message(), score(), "w", NOON), version_of(message()), NOON)
     assert entry.key == "user:fan-1"
     assert entry.version == version_of(message())
     assert list(entry.value.items()) == [
@@ -129,9 +129,11 @@ def test_the_cache_value_has_the_references_four_fields_first():
 
 def test_a_hashed_user_keeps_its_own_id_in_the_values():
     long = "x" * 2_000
-    assert cache_entry(message(long), score()).value["global_user_id"] == long
-    assert score_item(message(long), score(), "w", NOON)["globalUserId"] == long
-    assert len(cache_entry(message(long), score()).key) < 100
+    item = score_item(message(long), score(), "w", NOON)
+    assert item["globalUserId"] == long
+    entry = cache_entry(item, version_of(message(long)), NOON)
+    assert entry.value["global_user_id"] == long
+    assert len(entry.key) < 100
 
 
 def test_a_later_activity_has_the_greater_version():
