@@ -190,6 +190,10 @@ class ArmCache(Protocol):
         """The value of a key, or None for an unknown one."""
         ...
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes the values of keys, whatever their versions; one that is not there is no error."""
+        ...
+
 
 class DeadLetterStore(Protocol):
     """Where dead letters are written; writing one again changes its attempts only."""
@@ -232,6 +236,14 @@ class DeadLetterArchive(DeadLetterStore, Protocol):
 
     def mark_redriven(self, letter_ids: Sequence[str]) -> None:
         """Remembers that letters were sent again; they stay to be looked at."""
+        ...
+
+    def each(self) -> Iterator[StoredDeadLetter]:
+        """Every letter, redriven or not, in no order; reads all of them, a few at a time."""
+        ...
+
+    def delete(self, letter_ids: Sequence[str]) -> None:
+        """Deletes letters, every byte of them; one that is not there is no error."""
         ...
 
 

@@ -157,6 +157,15 @@ class RedisArmCache:
         value.pop(_VERSION, None)
         return value
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes keys, each by a command of its own: in a cluster they are on different nodes."""
+
+        def remove(client: Any) -> None:
+            for key in keys:
+                client.delete(key)
+
+        self._retried(remove, self._deadline_seconds)
+
     def check(self) -> None:
         """Connects and asks for an answer; gives up after about five seconds."""
 

@@ -15,7 +15,7 @@ from ..addresses import Address
 from ..clock import now_ms
 from ..errors import BackendUnavailableError
 from ..sqlite.dead_letters import StoredDeadLetter
-from .calls import Attributes, ConditionFailedError, TableCalls, in_parallel
+from .calls import BATCH_ITEMS, Attributes, ConditionFailedError, TableCalls, in_parallel
 from .values import attribute_of, item_of, key_problem
 
 _PREFIX: Final = "DEADLETTER#"
@@ -170,6 +170,35 @@ class DynamoDbDeadLetters:
         """Creates the table where it does not exist, paid per request, and waits until it is ready."""
         self._calls.create()
 
+    def each(self) -> Iterator[StoredDeadLetter]:
+        """Every letter, redriven or not, a page at a time. Scans the table."""
+        for page in self._calls.pages(
+            "scan",
+            FilterExpression="SK = :sk AND begins_with(PK, :prefix)",
+            ExpressionAttributeValues={":sk": {"S": _SK}, ":prefix": {"S": _PREFIX}},
+            ConsistentRead=True,
+        ):
+            for item in map(item_of, page["Items"]):
+                yield self._stored(item["PK"], item)
+
+    def delete(self, letter_ids: Sequence[str]) -> None:
+        """Deletes letters with all their parts; one that is not there is no error."""
+        for letter_id in letter_ids:
+            pk = _PREFIX + letter_id
+            if key_problem(pk, _SK) is not None:
+                continue
+            pages = self._calls.pages(
+                "query",
+                KeyConditionExpression="PK = :pk",
+                ExpressionAttributeValues={":pk": {"S": pk}},
+                ProjectionExpression="SK",
+                ConsistentRead=True,
+            )
+            # The letter itself in the last request: as long as it is there, what is left of it is found again.
+            sks = sorted((str(item_of(item)["SK"]) for page in pages for item in page["Items"]), reverse=True)
+            for keys in (sks[:-BATCH_ITEMS], sks[-BATCH_ITEMS:]):
+                self._calls.delete([(pk, sk) for sk in keys])
+
     def _scan(
         self, worker: str | None, reason: str | None, *, waiting_only: bool, prefix: str = ""
     ) -> Iterator[dict[str, Any]]:
@@ -197,9 +226,9 @@ class DynamoDbDeadLetters:
     def _load(self, letter_id: str) -> StoredDeadLetter | None:
         pk = _PREFIX + letter_id
         answer = self._calls.call("get_item", Key=_key(pk, _SK), ConsistentRead=True)
-        if "Item" not in answer:
-            return None
-        item = item_of(answer["Item"])
+        return self._stored(pk, item_of(answer["Item"])) if "Item" in answer else None
+
+    def _stored(self, pk: str, item: dict[str, Any]) -> StoredDeadLetter:
         payload = item["payload"] if item["parts"] == 0 else self._parts(pk, item)
         return StoredDeadLetter(
             DeadLetter(

@@ -1,6 +1,6 @@
 """Dead letters and committed positions in SQLite."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ...domain.records import DeadLetter
@@ -11,6 +11,8 @@ from .store import SqliteStore
 _COLUMNS: Final = (
     "dead_letter_id, worker, reason, error, stack, attempts, request_id, activity_id, source, position, payload"
 )
+
+_PAGE: Final = 100
 
 _MATCHING: Final = (
     "FROM dead_letters WHERE (? IS NULL OR worker = ?) AND (? IS NULL OR reason = ?) AND (NOT ? OR redriven_at IS NULL)"
@@ -90,6 +92,28 @@ class SqliteDeadLetters:
             connection.executemany(
                 "UPDATE dead_letters SET redriven_at = ?, attempts = attempts + 1 WHERE dead_letter_id = ?",
                 [(now, letter_id) for letter_id in letter_ids],
+            )
+
+    def each(self) -> Iterator[StoredDeadLetter]:
+        """Every letter, redriven or not, a few at a time; each as of when it is read."""
+        after = ""
+        while True:
+            with self._store.translated_errors():
+                rows = self._store.connection.execute(
+                    f"SELECT {_COLUMNS}, written_at, redriven_at FROM dead_letters "
+                    "WHERE dead_letter_id > ? ORDER BY dead_letter_id LIMIT ?",
+                    (after, _PAGE),
+                ).fetchall()
+            yield from map(_stored, rows)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    def delete(self, letter_ids: Sequence[str]) -> None:
+        """Deletes letters in one transaction; one that is not there is no error."""
+        with self._store.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM dead_letters WHERE dead_letter_id = ?", [(letter_id,) for letter_id in letter_ids]
             )
 
 

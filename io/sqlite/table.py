@@ -153,6 +153,11 @@ class SqliteArmCache:
             row = self._store.connection.execute("SELECT value FROM arm_cache WHERE key = ?", (key,)).fetchone()
         return None if row is None else _decode(row[0])
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes the values of keys in one transaction; one that is not there is no error."""
+        with self._store.transaction() as connection:
+            connection.executemany("DELETE FROM arm_cache WHERE key = ?", [(key,) for key in keys])
+
     def scan(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Every (key, value), in key order."""
         with self._store.translated_errors():

@@ -170,6 +170,19 @@ def test_hostile_user_ids_keep_to_their_key(
         shared.delete(name, other)
 
 
+def test_deleted_keys_are_unknown_and_patterns_reach_only_themselves(
+    cache: RedisArmCache, key: Callable[[str], str]
+) -> None:
+    users = ["*", "a", "[a]", "a*", "?", "\\a", "user:a", "{a}", "a\r\nDEL b"]
+    cache.put_if_newer([(key(user), "5", value(user)) for user in users])
+    for gone in range(len(users)):
+        cache.delete([key(users[gone])])
+        assert [cache.get(key(user)) is None for user in users] == [number <= gone for number in range(len(users))]
+    cache.delete([])
+    cache.put_if_newer([(key("a"), "1", value("a"))])
+    assert cache.get(key("a")) == value("a"), "a deleted key has no version"
+
+
 def test_a_value_with_a_version_of_its_own_is_refused(cache: RedisArmCache, key: Callable[[str], str]) -> None:
     with pytest.raises(ValueError, match="version"):
         cache.put_if_newer([(key("a"), "1", {"version": "2"})])
@@ -441,6 +454,11 @@ def test_a_cluster_is_written_by_slot_and_survives_a_nodes_restart(cluster: list
 
     with pytest.raises(UsageError, match="is a cluster; write redis-cluster://"):
         cache_at(cluster[0].port).put_if_newer([(f"user:{user}", "0", {}) for user in range(9)])
+
+    cache.delete([f"user:{user}" for user in range(30)])
+    cache.delete(["user:0", "user:unknown"])
+    assert [cache.get(f"user:{user}") is None for user in range(90)] == [user < 30 for user in range(90)]
+    cache.put_if_newer(writes)
 
     for node in cluster:
         node.client().script_flush()

@@ -106,6 +106,15 @@ def test_a_letter_is_found_by_the_beginning_of_its_id(letters):
     assert letters.get("ab" * 17) is None
 
 
+def test_each_letter_comes_once_and_deleted_ones_are_gone(letters):
+    written = [letter(f"{number:032x}") for number in range(250)]
+    letters.write(written)
+    letters.mark_redriven([written[7].dead_letter_id])
+    assert [stored.letter.dead_letter_id for stored in letters.each()] == names(letters.select(waiting_only=False))
+    letters.delete([each.dead_letter_id for each in written[:249]] + ["%", "unknown"])
+    assert names(letters.each()) == [written[249].dead_letter_id]
+
+
 def test_a_batch_of_letters_is_written_wholly_or_not_at_all(letters):
     with pytest.raises(Exception, match="NOT NULL"):
         letters.write([letter("a" * 32), letter("b" * 32, worker=None)])
