@@ -106,9 +106,10 @@ def cache_entry(item: Mapping[str, Any], version: str, time_ms: int) -> CacheEnt
 
 
 def stored_reasons(item: Mapping[str, Any]) -> list[Reason]:
-    """A stored score's reasons, the strongest first, as ``describe`` takes them."""
-    return [
+    """A stored score's reasons, the model's and the imports', the strongest first, as ``describe`` takes them."""
+    reasons = [
         Reason(code, _FEATURE_OF_CODE.get(code, code), entry["value"], entry["points"])
         for entry in item["reasons"]
         for code in [str(entry["code"])]
     ]
+    return sorted(reasons, key=lambda reason: -abs(reason.points))

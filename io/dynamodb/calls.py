@@ -148,15 +148,15 @@ class TableCalls:
         def send(service: JsonClient) -> dict[str, Any]:
             asked = {"RequestItems": {name: {"Keys": pending, "ConsistentRead": True}}}
             answer = service.call_with_retries("batch_get_item", asked)
-            # Some left are no sign of throttling: an answer holds 16 MB. None read at all is one.
-            if answer.get("UnprocessedKeys") and not answer.get("Responses", {}).get(name):
+            # Some left are no sign of throttling: an answer holds 16 MB. All of them are one.
+            if len(_left_of(answer, name)) == len(pending):
                 raise self._throttled()
             return answer
 
         while pending:
             answer = self._retried(send, _DEADLINE_SECONDS)
             found |= {(item["PK"]["S"], item["SK"]["S"]): item for item in answer.get("Responses", {}).get(name, [])}
-            pending = answer.get("UnprocessedKeys", {}).get(name, {}).get("Keys", [])
+            pending = _left_of(answer, name)
         return [found.get(key) for key in keys]
 
     def _write_together(self, batch: Sequence[Attributes]) -> None:
@@ -285,6 +285,10 @@ def in_parallel(do: Callable[[Job], Result], jobs: Sequence[Job], at_once: int) 
         return [do(job) for job in jobs]
     with ThreadPoolExecutor(min(at_once, len(jobs)), thread_name_prefix="dynamodb") as pool:
         return list(pool.map(do, jobs))
+
+
+def _left_of(answer: Mapping[str, Any], table: str) -> list[Any]:
+    return answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
 
 
 def _key_of(key: tuple[str, str]) -> Attributes:

@@ -141,7 +141,7 @@ def _history_table(history: list[Mapping[str, Any]]) -> Table:
     for column in ("time (UTC)", "activity", "score", "ARM", "bot-or-not", "strongest reasons"):
         table.add_column(column, no_wrap=True)
     for item in history:
-        reasons = ", ".join(reason["code"] for reason in item["reasons"][:2])
+        reasons = ", ".join(reason.code for reason in stored_reasons(item)[:2])
         table.add_row(
             item["occurredAt"],
             item["activityType"],

@@ -123,6 +123,29 @@ def test_versions_order_by_time_then_activity(one_ms, one_id, other_ms, other_id
     assert (one.encode() < other.encode()) == (one < other)
 
 
+GENERATIONS = st.just(0) | st.integers(0, 10**12 - 1)
+
+
+@given(TIMES, IDS, GENERATIONS, TIMES, IDS, GENERATIONS)
+@example(0, "a", 7, 0, "a", 10)  # the same cause: the later import
+@example(1, "a", 0, 0, "a", 9)  # a newer activity under an older import
+@example(0, "a", 1, 0, "a\0", 0)  # an id that would reach into the generation
+@example(0, "a", 3, 0, "a\x00000000000003", 0)
+@example(0, "a\0", 1, 0, "a\0\U0010ffff", 0)
+def test_versions_order_by_time_then_activity_then_imports(
+    one_ms, one_id, one_generation, other_ms, other_id, other_generation
+):
+    one = causal_version(one_ms, one_id, one_generation)
+    other = causal_version(other_ms, other_id, other_generation)
+    expected = (one_ms, one_id, one_generation) < (other_ms, other_id, other_generation)
+    assert (one < other) == (one.encode() < other.encode()) == expected
+
+
+def test_before_the_first_import_versions_say_nothing_of_it():
+    assert causal_version(0, "a1") == causal_version(0, "a1", 0)
+    assert "\0" not in causal_version(0, "a1")
+
+
 @given(IDS, IDS)
 def test_deduplication_ids_tell_activities_and_workers_apart(one, other):
     assert (deduplication_id("w", one) == deduplication_id("w", other)) == (one == other)

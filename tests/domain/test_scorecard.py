@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fan_identity.domain.profile import FEATURES, Profile
-from fan_identity.domain.scorecard import REASON_CODES, FeatureBins, Reason, Scorecard, ScorecardError, describe
+from fan_identity.domain.scorecard import (
+    IMPORT_REASON_CODES,
+    REASON_CODES,
+    FeatureBins,
+    Reason,
+    Scorecard,
+    ScorecardError,
+    describe,
+)
 
 
 def model(**changes: object) -> dict[str, object]:
@@ -153,8 +161,9 @@ def test_an_edge_that_is_no_number_is_refused(edge):
 
 def test_every_feature_has_its_own_code_and_sentence():
     assert list(REASON_CODES) == list(FEATURES)
-    assert len(set(REASON_CODES.values())) == len(FEATURES)
-    for feature, code in REASON_CODES.items():
+    codes = REASON_CODES | IMPORT_REASON_CODES
+    assert len(set(codes.values())) == len(codes) == len(FEATURES) + 2
+    for feature, code in codes.items():
         assert code == code.upper()
         sentences = {describe(Reason(code, feature, value, -1.5)) for value in (None, 0.25, 0.5)}
         assert all(sentence.startswith("\N{MINUS SIGN}1.50: ") for sentence in sentences)

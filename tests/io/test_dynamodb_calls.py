@@ -1,4 +1,4 @@
-"""Writing to a DynamoDB that throttles, leaves items of a batch for later and refuses some: nothing is lost."""
+"""A DynamoDB that throttles, leaves items of a batch for later and refuses some: nothing is lost or overlooked."""
 
 import json
 import pickle
@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 
 class FakeDynamoDb:
-    """BatchWriteItem and PutItem with the service's limits, behaving as badly as a random generator says.
+    """BatchWriteItem, BatchGetItem and PutItem with the service's limits, behaving as badly as a random generator says.
 
     Args:
         chance: decides what goes wrong.
@@ -52,18 +52,40 @@ class FakeDynamoDb:
             self.threads.add(threading.get_ident())
             ((name, requests),) = RequestItems.items()
             self._disturb("BatchWriteItem")
-            items = [request["PutRequest"]["Item"] for request in requests]
-            assert 0 < len(items) <= 25
-            assert len({key_of(item) for item in items}) == len(items)
+            items = [request["PutRequest"]["Item"] for request in requests if "PutRequest" in request]
+            keys = [key_of(item) for item in items]
+            keys += [key_of(request["DeleteRequest"]["Key"]) for request in requests if "DeleteRequest" in request]
+            assert 0 < len(keys) == len(set(keys)) == len(requests) <= 25
             assert len(json.dumps(RequestItems)) <= 16_000_000
             for item in items:
                 check(item)
             left = [request for request in requests if self._chance.random() < self._trouble]
             self.left += len(left)
             for request in requests:
-                if not any(request is other for other in left):
+                if any(request is other for other in left):
+                    continue
+                if "PutRequest" in request:
                     self._write(request["PutRequest"]["Item"])
+                else:
+                    self.items.pop(key_of(request["DeleteRequest"]["Key"]), None)
             return {"UnprocessedItems": {name: left} if left else {}}
+
+    def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self.threads.add(threading.get_ident())
+            ((name, asked),) = RequestItems.items()
+            self._disturb("BatchGetItem")
+            keys: list[dict[str, Any]] = asked["Keys"]
+            assert asked["ConsistentRead"]
+            assert 0 < len(keys) == len({key_of(key) for key in keys}) <= 100
+            left = [key for key in keys if self._chance.random() < self._trouble]
+            self.left += len(left)
+            found = [self.items[key_of(key)] for key in keys if key not in left and key_of(key) in self.items]
+            self._chance.shuffle(found)
+            return {
+                "Responses": {name: found},
+                "UnprocessedKeys": {name: {"Keys": left, "ConsistentRead": True}} if left else {},
+            }
 
     def call_with_retries(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         return getattr(self, operation)(**parameters)
@@ -163,6 +185,47 @@ def test_hundreds_of_items_meet_throttling_and_unprocessed_items_at_most_eight_r
     assert 1 < len(fake.threads) <= 8
 
 
+@given(st.sets(st.integers(0, 260)), st.lists(st.integers(0, 300), max_size=260), st.floats(0, 0.4), st.integers())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_many_keys_are_read_and_deleted_however_much_is_left_for_later(
+    monkeypatch: pytest.MonkeyPatch, stored: set[int], asked: list[int], trouble: float, seed: int
+) -> None:
+    fake = FakeDynamoDb(random.Random(seed), 0)
+    use(fake, monkeypatch)
+    TABLE.batch_put([item(number) for number in stored])
+    fake._trouble = trouble
+    keys = [(f"USER#{number}", "LATEST") for number in asked]
+    assert TABLE.batch_get(keys) == [item(number) if number in stored else None for number in asked]
+    TABLE.batch_delete(keys)
+    assert set(fake.items) == {(f"USER#{number}", "LATEST") for number in stored.difference(asked)}
+    TABLE.batch_delete(keys)
+
+
+def test_keys_are_read_and_deleted_at_most_eight_requests_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDynamoDb(random.Random(7), 0.2)
+    use(fake, monkeypatch)
+    TABLE.batch_put([item(number) for number in range(1_500)])
+    fake.threads.clear()
+    found = TABLE.batch_get([(f"USER#{number}", "LATEST") for number in range(2_000)])
+    assert found == [item(number) for number in range(1_500)] + [None] * 500
+    assert 1 < len(fake.threads) <= 8
+    fake.threads.clear()
+    TABLE.batch_delete([(f"USER#{number}", "LATEST") for number in range(1_000)])
+    assert len(fake.items) == 500
+    assert 1 < len(fake.threads) <= 8
+
+
+def test_keys_that_dynamodb_can_never_hold_are_not_asked_for(service: FakeDynamoDb) -> None:
+    TABLE.put(item(1))
+    never = [("", "b"), ("a", ""), ("p" * 2_049, "b"), ("a", "s" * 1_025), ("\ud800", "b")]
+    assert TABLE.batch_get([*never, ("USER#1", "LATEST"), *never]) == [None] * 5 + [item(1)] + [None] * 5
+    TABLE.batch_delete(never)
+    service.error = AssertionError("nothing is to be asked")
+    assert TABLE.batch_get(never) == [None] * 5
+    assert TABLE.batch_get([]) == []
+    TABLE.batch_delete(never)
+
+
 def test_requests_keep_to_16_mb_even_where_json_blows_items_up(service: FakeDynamoDb) -> None:
     # The fake checks each request's size; 25 such items in one would be 60 MB.
     assert TABLE.batch_put([item(number, v="\0" * 400_000) for number in range(26)]) == [None] * 26
@@ -179,9 +242,35 @@ def test_an_endless_throttle_ends_in_an_error_that_names_the_table(service: Fake
 def test_items_left_for_ever_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeDynamoDb(random.Random(1), 0)
     monkeypatch.setattr(fake, "batch_write_item", lambda *, RequestItems: {"UnprocessedItems": RequestItems})
+    monkeypatch.setattr(fake, "batch_get_item", lambda *, RequestItems: {"UnprocessedKeys": RequestItems})
     use(fake, monkeypatch)
-    with pytest.raises(BackendUnavailableError, match="--table: dynamodb://fans is throttled for too long"):
-        TABLE.batch_put([item(1), item(2)])
+    for call in (
+        lambda: TABLE.batch_put([item(1), item(2)]),
+        lambda: TABLE.batch_delete([("USER#1", "LATEST")]),
+        lambda: TABLE.batch_get([("USER#1", "LATEST")]),
+    ):
+        with pytest.raises(BackendUnavailableError, match="--table: dynamodb://fans is throttled for too long"):
+            call()
+
+
+def test_answers_that_hold_one_item_each_are_no_throttling(
+    monkeypatch: pytest.MonkeyPatch, service: FakeDynamoDb
+) -> None:
+    TABLE.batch_put([item(number) for number in range(100)])
+
+    def one_each(*, RequestItems: dict[str, Any]) -> dict[str, Any]:
+        ((name, asked),) = RequestItems.items()
+        first, *rest = asked["Keys"]
+        return {
+            "Responses": {name: [service.items[key_of(first)]]},
+            "UnprocessedKeys": {name: {"Keys": rest}} if rest else {},
+        }
+
+    monkeypatch.setattr(service, "batch_get_item", one_each)
+    # Were each answer a failed attempt, the hundred would use up the attempts that are allowed here.
+    stamina.set_testing(True, attempts=2)
+    keys = [(f"USER#{number}", "LATEST") for number in range(100)]
+    assert TABLE.batch_get(keys) == [item(number) for number in range(100)]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fan_identity.domain.keys import user_pk
+from fan_identity.domain.keys import causal_version, user_pk
 from fan_identity.domain.records import DeadLetter, Failure
 from fan_identity.io import aws
 from fan_identity.io.addresses import Address, parse_address
@@ -136,6 +136,42 @@ def test_batches_write_everything_and_of_equal_keys_the_last(table: DynamoDbTabl
     for user in range(90):
         item = table.get(f"USER#{user}", "A")
         assert item is not None and item["number"] == (user + 90 if user < 40 else user)
+
+
+def test_many_keys_are_read_and_deleted(table: DynamoDbTable) -> None:
+    items = [{"PK": user_pk(f"é{number}"), "SK": "A", "number": number, "v": "x" * 20_000} for number in range(950)]
+    assert table.batch_put(items) == [None] * 950
+    keys = [(item["PK"], item["SK"]) for item in items]
+    asked = [keys[7], ("", "A"), *reversed(keys), ("nobody", "A"), keys[7], ("p" * 2_049, "A")]  # 19 MB, 16 an answer
+    assert table.batch_get(asked) == [items[7], None, *reversed(items), None, items[7], None]
+    gone = [*keys[:60], *keys[:3], ("nobody", "A"), ("", "A")]
+    table.batch_delete(gone)
+    table.batch_delete(gone)
+    assert table.batch_get(keys) == [None] * 60 + items[60:]
+    assert table.batch_get([]) == []
+    table.batch_delete([])
+
+
+def test_a_version_is_hidden_from_who_reads_many(table: DynamoDbTable) -> None:
+    item = {"PK": "USER#a", "SK": "LATEST", "score": 1}
+    table.put_if_newer([("007", item)])
+    assert table.batch_get([("USER#a", "LATEST")]) == [item]
+    table.batch_delete([("USER#a", "LATEST")])
+    assert table.put_if_newer([("001", item)]) == [True], "the version went with the item"
+
+
+def test_a_version_with_its_imports_counts_as_in_sqlite(table: DynamoDbTable, tmp_path: Path) -> None:
+    sqlite = SqliteTable(SqliteStore(tmp_path / "t.db"), "t")
+    causes = [
+        (time_ms, name, generation) for time_ms in (1, 2) for name in ("a", "a\0", "a\0b") for generation in (0, 1, 9)
+    ]
+    random.Random(5).shuffle(causes)
+    for cause in causes:
+        item = {"PK": "a", "SK": "LATEST", "cause": list(cause)}
+        version = causal_version(*cause)
+        assert table.put_if_newer([(version, item)]) == sqlite.put_if_newer([(version, item)]), cause
+        assert table.get("a", "LATEST") == sqlite.get("a", "LATEST")
+    assert table.get("a", "LATEST") == {"PK": "a", "SK": "LATEST", "cause": [2, "a\0b", 9]}
 
 
 def nested(depth: int) -> Any:
@@ -283,6 +319,8 @@ def test_a_missing_table_names_the_setting() -> None:
         lambda: table.batch_put([item, {"PK": "c", "SK": "d"}]),
         lambda: table.put_if_newer([("1", item)]),
         lambda: table.get("a", "b"),
+        lambda: table.batch_get([("a", "b")]),
+        lambda: table.batch_delete([("a", "b")]),
         lambda: table.query("a"),
         lambda: list(table.latest_items()),
         DynamoDbDeadLetters.of(missing, "table").count,
@@ -518,6 +556,21 @@ def test_letters_behave_as_in_sqlite(
     assert both("get", "ab").letter == letter(0xAB << 120)
     both("mark_redriven", [letter(0xAB << 120).dead_letter_id])
     assert both("get", "ab").redriven_at_ms == 4_000
+    every = sorted(letters.each(), key=lambda stored: stored.letter.dead_letter_id)
+    assert every == list(sqlite.each())
+    assert len(every) == 5
+    both("delete", [letter(2).dead_letter_id, letter(1).dead_letter_id, "unknown", "x" * 3_000])
+    assert [stored.letter.dead_letter_id for stored in look()] == [
+        letter(n).dead_letter_id for n in (3, 4, 0xAB << 120)
+    ]
+
+
+def test_a_deleted_letter_leaves_no_part(letters: DynamoDbDeadLetters, address: Address) -> None:
+    letters.write([letter(1, payload=b"x" * 9_000_000), letter(2)])
+    letters.delete([letter(1).dead_letter_id])
+    letters.delete([letter(1).dead_letter_id])
+    found = client(address).scan(TableName=address.target)["Items"]
+    assert [item["PK"]["S"] for item in found] == [f"DEADLETTER#{letter(2).dead_letter_id}"]
 
 
 def test_letters_share_a_table_with_scores_and_neither_sees_the_other(

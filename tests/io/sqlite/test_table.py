@@ -36,6 +36,48 @@ def test_what_is_not_there_is_none(table):
     assert table.query("USER#2") == []
 
 
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+KEYS = st.tuples(TEXTS, TEXTS)
+
+
+@given(st.sets(KEYS, max_size=8), st.lists(KEYS, max_size=20), st.sets(KEYS, max_size=4), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_many_keys_are_read_and_deleted_as_one_by_one(tmp_path_factory, stored, other, deleted, part):
+    store = SqliteStore(tmp_path_factory.mktemp("t") / "t.db")
+    table = SqliteTable(store, "t")
+    table.batch_put([item(pk, sk, key=[pk, sk]) for pk, sk in stored])
+    asked = [*stored, *other, *other, *deleted]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fan_identity.io.sqlite.table._KEYS_A_STATEMENT", part)
+        found = table.batch_get(asked)
+    assert found == [item(*key, key=list(key)) if key in stored else None for key in asked]
+    table.batch_delete([*deleted, *deleted])
+    table.batch_delete(list(deleted))
+    assert table.batch_get(asked) == [table.get(*key) for key in asked]
+    assert {(one["PK"], one["SK"]) for one in table.scan()} == stored - deleted
+    store.close()
+
+
+def test_ten_thousand_keys_take_few_statements(store, table):
+    table.batch_put([item(f"USER#{number}", "LATEST", n=number) for number in range(10_000)])
+    statements = []
+    store.connection.set_trace_callback(statements.append)
+    found = table.batch_get([(f"USER#{number}", "LATEST") for number in range(9_999, -1, -1)])
+    assert [one["n"] for one in found] == list(range(9_999, -1, -1))
+    assert 0 < len(statements) <= 20
+    table.batch_delete([(f"USER#{number}", "LATEST") for number in range(1, 10_000)])
+    assert list(table.scan()) == [item("USER#0", "LATEST", n=0)]
+
+
+def test_many_keys_stay_in_their_table(store):
+    one, other = SqliteTable(store, "one"), SqliteTable(store, "other")
+    one.put(item(n=1))
+    other.batch_delete([("USER#1", "SCORE#1")])
+    assert other.batch_get([("USER#1", "SCORE#1")]) == [None]
+    assert one.batch_get([("USER#1", "SCORE#1")]) == [item(n=1)]
+    assert one.batch_get([]) == []
+
+
 def test_a_second_put_replaces_the_whole_item(table):
     table.put(item(old=1))
     table.put(item(new=2))
@@ -146,3 +188,12 @@ def test_the_cache_keeps_the_first_of_one_version(store):
     cache.put_if_newer([("k", "1", {"n": 1}), ("k", "1", {"n": 2})])
     cache.put_if_newer([("k", "0", {"n": 3})])
     assert cache.get("k") == {"n": 1}
+
+
+def test_a_deleted_key_is_unknown_and_has_no_version(store):
+    cache = SqliteArmCache(store)
+    cache.put_if_newer([("user:%", "5", {"n": 1}), ("user:a", "5", {"n": 2})])
+    cache.delete(["user:%", "user:none"])
+    assert (cache.get("user:%"), cache.get("user:a")) == (None, {"n": 2})
+    cache.put_if_newer([("user:%", "1", {"n": 3})])
+    assert cache.get("user:%") == {"n": 3}
