@@ -31,11 +31,12 @@ from ..io.backends import Backends
 from ..io.clock import now_ms
 from ..io.errors import FanIdentityError, UsageError
 from ..io.import_files import ImportPlan, plan_import
+from ..io.import_scores import Active
 from ..io.import_versions import ImportVersions
 from ..io.leases import Lease
 from ..io.work_folder import WorkFolder, work_folder
 from ..pipelines.runner import execute, runs_here
-from ..transforms.import_compare import Active, CompareWithActive
+from ..transforms.import_compare import CompareWithActive
 from ..transforms.import_following import FollowImport
 from ..transforms.import_staging import DeleteFans, StageFans, WriteBadRows
 from .score_files import Watch, unwatched
@@ -147,6 +148,7 @@ class ImportJob:
                         files=plan.files,
                         digest=plan.digest,
                         started_at=started_at,
+                        thresholds=request.thresholds,
                     ),
                     work,
                     lease,

@@ -5,12 +5,12 @@ same time the higher bot-or-not score, or the cluster id that sorts first. A row
 the stored value goes over into the new version.
 """
 
-# pyarrow has no type stubs; what comes from it is Any or unknown here and typed in the results.
+# pyarrow has no type stubs; what comes from it is Any or unknown here and typed in the results. Its kernels are made
+# when it is loaded, so no tool sees their names.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .imports import BUCKETS, ImportKind, bucket_of
-
-_HASH_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def rows_schema(kind: ImportKind) -> Any:
 
 
 def fans_schema(kind: ImportKind) -> Any:
-    """The ``pyarrow.Schema`` of a version's fans: a row's columns, ``size`` for clusters, ``known`` (was ever scored)."""
+    """A version's fans as ``pyarrow.Schema``: a row's columns, ``size`` for clusters, ``known``: was ever scored."""
     size = [("size", pa.int64())] if kind is ImportKind.CLUSTER else []
     return pa.schema([*rows_schema(kind), *size, ("known", pa.bool_())])
 
@@ -56,12 +54,13 @@ def _value_type(kind: ImportKind) -> Any:
 
 
 def split_by_bucket(rows: Any, column: str = "user") -> Iterator[tuple[int, Any]]:
-    """Parts a table by the bucket of a text column; the order within a bucket stays.
+    """Parts a table by the bucket of a text column, without the rows where it is null; the order within stays.
 
     Yields:
         The bucket, 0 to 255, and its rows as a ``pyarrow.Table``.
     """
-    texts: list[str] = rows.column(column).to_pylist()
+    rows = rows.filter(pc.is_valid(rows[column])) if rows[column].null_count else rows
+    texts: list[str] = rows[column].to_pylist()
     numbers = np.fromiter((bucket_of(text) for text in texts), dtype=np.uint8, count=len(texts))
     order = np.argsort(numbers, kind="stable")
     ends = np.cumsum(np.bincount(numbers, minlength=BUCKETS))
@@ -117,52 +116,11 @@ def differs(fans: Any) -> Any:
     return pc.fill_null(changed, True)
 
 
-def cluster_pairs(fans: Any) -> Any:
-    """How many fans went from which cluster to which: columns ``value``, ``valueBefore`` (null for none), ``fans``."""
-    pairs = fans.group_by(["value", "valueBefore"], use_threads=False).aggregate([([], "count_all")])
-    return pairs.rename_columns(["value", "valueBefore", "fans"])
+def in_both(fans: Any) -> Any:
+    """For each fan of a merged table whether both versions have a value."""
+    return pc.and_(pc.is_valid(fans["value"]), pc.is_valid(fans["valueBefore"]))
 
 
-def hashes(texts: Sequence[str]) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    """64 bits of each text's SHA-256 name a cluster; of five million, two meet once in 1.5 million runs."""
-    digests = b"".join(hashlib.sha256(text.encode()).digest()[:_HASH_BYTES] for text in texts)
-    return np.frombuffer(digests, dtype=np.uint64)
-
-
-class ClusterSizes:
-    """The sizes of all clusters of a version, 16 bytes a cluster.
-
-    Args:
-        parts: of the clusters, (hashes, sizes) as ``of`` packs them.
-    """
-
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        pairs = np.concatenate([np.frombuffer(part, dtype=np.uint64) for part in parts] or [np.empty(0, np.uint64)])
-        keys, sizes = pairs[0::2], pairs[1::2]
-        order = np.argsort(keys)
-        self._keys = keys[order]
-        self._sizes = sizes[order]
-
-    @staticmethod
-    def pack(clusters: Sequence[str], sizes: Sequence[int]) -> bytes:
-        """Clusters and their sizes as bytes."""
-        pairs = np.empty(2 * len(sizes), dtype=np.uint64)
-        pairs[0::2] = hashes(clusters)
-        pairs[1::2] = sizes
-        return pairs.tobytes()
-
-    def of(self, clusters: Any) -> Any:
-        """The size of each cluster, null for a null.
-
-        Args:
-            clusters: a text column of a ``pyarrow.Table``; each of its clusters is known here.
-        """
-        encoded = clusters.combine_chunks().dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
-        found = (
-            self._sizes[np.searchsorted(self._keys, hashes(encoded.dictionary.to_pylist()))]
-            if len(encoded.dictionary)
-            else np.empty(0, np.uint64)
-        )
-        return pa.array(found, type=pa.int64()).take(encoded.indices)
+def having_value(fans: Any) -> Any:
+    """The rows of a table whose ``value`` is not null."""
+    return fans.filter(pc.is_valid(fans["value"]))

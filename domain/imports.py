@@ -216,6 +216,7 @@ class VersionRecord(msgspec.Struct, frozen=True, rename=_names_of_record):
         newest_row_at: the newest ``updatedAt`` of its rows, epoch milliseconds.
         replaced: the version that was active before it, or None.
         followed: whether scores and ARM cache follow it.
+        thresholds: it was held against.
         comparison: with what was active when it came.
     """
 
@@ -228,6 +229,7 @@ class VersionRecord(msgspec.Struct, frozen=True, rename=_names_of_record):
     newest_row_at: int = 0
     replaced: str | None = None
     followed: bool = False
+    thresholds: Thresholds = Thresholds()
     comparison: Comparison = Comparison()
 
 

@@ -147,6 +147,30 @@ class Backends:
             visibility_timeout_ms=milliseconds(settings.visibility_timeout),
         )
 
+    @classmethod
+    def of_tables(cls, settings: Settings, *, writes_cache: bool = True) -> "Backends":
+        """The backends of a job over what is stored: it receives from no queue, and none needs an address.
+
+        Args:
+            settings: dead letters go to the table where they name no other place.
+            writes_cache: whether the job writes the ARM cache, so that it needs its address.
+
+        Raises:
+            UsageError: as ``of``.
+        """
+        table = _address(settings, "table", TABLES)
+        dead_letters = _address(settings, "dead_letters", TABLES, fallback=table)
+        return cls(
+            worker="scoreUsers",
+            queue="",
+            table=table,
+            cache=_address(settings, "cache", CACHES) if writes_cache else None,
+            dead_letters=dead_letters,
+            arai=table,
+            positions=table,
+            imports=table,
+        )
+
     def shared_lock(self) -> AbstractContextManager[None]:
         """Held by a worker that may run beside others on the queue's store, and not beside a run that works alone."""
         return self._lock(exclusive=False)

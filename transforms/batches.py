@@ -68,6 +68,12 @@ def par_do(do_fn: beam.DoFn) -> beam.ParDo:
     return beam.ParDo(do_fn).with_output_types(Batch)  # pyright: ignore[reportUnknownMemberType]
 
 
+def parted_do(do_fn: beam.DoFn, *tags: str, main: str) -> Any:
+    """A ParDo of several outputs by tag; what is yielded without one is of ``main``."""
+    # Beam leaves this method without types.
+    return beam.ParDo(do_fn).with_outputs(*tags, main=main)  # pyright: ignore[reportUnknownMemberType]
+
+
 def count(name: str, number: int) -> None:
     """Adds to a counter of the running step; Beam sums it over workers."""
     if number:

@@ -4,19 +4,17 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import apache_beam as beam
 from typing_extensions import override
 
-from ..domain.import_effects import rescored, with_imports
 from ..domain.imports import ImportKind
-from ..domain.keys import LATEST_SK, user_pk
 from ..io.active_imports import ActiveImports
 from ..io.backends import Backends
-from ..io.clock import now_ms
+from ..io.import_scores import follow_fans
 from ..io.import_versions import ImportVersions, Part
 from .batches import count
 
@@ -64,22 +62,7 @@ class _Follow(beam.DoFn):
         users: list[str] = [] if changes is None else changes["user"].to_pylist()
         followed = 0
         for start in range(0, len(users), _PAGE):
-            followed += self._follow(users[start : start + _PAGE])
+            page = users[start : start + _PAGE]
+            followed += follow_fans(page, self._table, self._cache, self._imports)
         count("followed", followed)
         yield followed
-
-    def _follow(self, users: Sequence[str]) -> int:
-        latest = self._table.batch_get([(user_pk(user), LATEST_SK) for user in users])
-        generation, values = self._imports.values(users)
-        now = now_ms()
-        changed = [
-            rescored(item, value, generation, now)
-            for item, value in zip(latest, values, strict=True)
-            if item is not None and with_imports(item, value) != item
-        ]
-        self._table.batch_put([after.score for after in changed])
-        if self._cache is not None:
-            self._cache.put_if_newer([(after.cache.key, after.version, after.cache.value) for after in changed])
-        # Last: where this is killed before, the fan still differs and is gone over again.
-        self._table.put_if_newer([(after.version, after.latest) for after in changed])
-        return len(changed)

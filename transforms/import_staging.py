@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import apache_beam as beam
 import msgspec
-import pyarrow.compute as pc
 from typing_extensions import override
 
+from ..domain.import_merge import having_value
 from ..domain.imports import ImportKind, fan_item
 from ..domain.keys import user_pk
 from ..domain.records import DeadLetter
@@ -67,7 +67,7 @@ class _Stage(beam.DoFn):
         fans = from_bytes(self._work.read(element))
         bucket = int(element.rpartition("-")[2], 16)
         self._versions.put_bucket(self._version, Part.CHANGES, bucket, fans.filter(fans["changed"]).select(["user"]))
-        fans = fans.filter(pc.is_valid(fans["value"])).drop_columns(["changed"])
+        fans = having_value(fans).drop_columns(["changed"])
         self._versions.put_bucket(self._version, Part.FANS, bucket, fans)
         for start in range(0, fans.num_rows, _PAGE):
             self._write(fans.slice(start, _PAGE))

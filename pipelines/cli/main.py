@@ -13,7 +13,21 @@ from ... import __version__
 from ...io.errors import BackendUnavailableError, FanIdentityError
 from ...io.logs import configure_logging
 from ...io.settings import load_settings
-from . import api_keys, dead_letters, demo, doctor, lambda_event, lookup, run, sandbox, schema, score, serve
+from . import (
+    api_keys,
+    backfill,
+    dead_letters,
+    demo,
+    doctor,
+    imports,
+    lambda_event,
+    lookup,
+    run,
+    sandbox,
+    schema,
+    score,
+    serve,
+)
 from .common import err, printable
 
 _ERROR_CHARACTERS = 2_000
@@ -61,6 +75,7 @@ def root(
 app.command()(demo.demo)
 app.command()(score.score)
 app.command()(run.run)
+app.command()(backfill.backfill)
 app.command("lambda")(lambda_event.answer_event)
 app.command()(lookup.arm)
 app.command()(lookup.show)
@@ -70,6 +85,7 @@ app.command()(sandbox.sandbox)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(imports.app, name="imports")
 app.add_typer(api_keys.app, name="api-keys")
 
 

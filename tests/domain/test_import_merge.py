@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fan_identity.domain.import_clusters import ClusterSizes, cluster_pairs
 from fan_identity.domain.import_merge import (
-    ClusterSizes,
-    cluster_pairs,
     differs,
     fans_schema,
     merge,

@@ -1,0 +1,343 @@
+"""``fan-identity imports``: clusters and bot-or-not scores from elsewhere, as versions that can be taken back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ...domain.activity import format_time_ms
+from ...domain.imports import ImportKind, State, Thresholds, VersionRecord
+from ...io.backends import Backends
+from ...io.errors import UsageError
+from ...io.settings import Settings, load_settings
+from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
+
+if TYPE_CHECKING:
+    from ...batch.import_job import ImportJob, ImportOutcome
+
+EXIT_REFUSED = 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Import clusters and bot-or-not scores as versions: compare, activate, take back, clean.",
+)
+
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="cluster or bot-or-not.", show_default=False)]
+TableOption = Annotated[
+    str | None, typer.Option("--table", help="The fan identity table: dynamodb://name?region=….", show_default=False)
+]
+CacheOption = Annotated[
+    str | None, typer.Option("--cache", help="ARM cache: redis://host/0, rediss://….", show_default=False)
+]
+LettersOption = Annotated[
+    str | None, typer.Option("--dead-letters", help="Where bad rows go: dynamodb://name.", show_default=False)
+]
+_DEFAULTS = Thresholds()
+
+
+def _share(what: str) -> Any:
+    return typer.Option(min=0.0, max=1.0, help=f"Refuse where a greater share of {what}.")
+
+
+@app.command()
+def start(
+    context: typer.Context,
+    kind: Kind,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Parquet, CSV or JSONL (also .gz, .zst), or a folder of them; also s3://bucket/key, gs://bucket/key.",
+            show_default=False,
+        ),
+    ],
+    store: Store = None,
+    table: TableOption = None,
+    cache: CacheOption = None,
+    dead_letters: LettersOption = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="parquet, csv or jsonl, where names do not tell.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="End after the comparison; nothing is written.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the comparison as an HTML page to this file.", show_default=False)
+    ] = None,
+    max_bad: Annotated[float, _share("rows is bad")] = _DEFAULTS.bad,
+    max_unknown: Annotated[float, _share("fans was never scored")] = _DEFAULTS.unknown,
+    max_removed: Annotated[float, _share("the active version's fans is missing")] = _DEFAULTS.removed,
+    max_arm_changes: Annotated[float, _share("scored fans changes ARM")] = _DEFAULTS.arm_changes,
+    work: Annotated[
+        str | None,
+        typer.Option(help="Folder for intermediate files; s3:// or gs:// on a cluster.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import files: columns globalUserId, clusterId or bonScore, and updatedAt where there is one.
+
+    The files are one complete version: a fan they do not name has no value in it. It is compared with the active one
+    first; above a threshold nothing is written, and the command ends with exit code 2. Otherwise it becomes active in
+    one step, and the scores and ARM cache of the fans it changes follow. Options of Beam itself follow after --.
+
+    Examples:
+
+      fan-identity imports start cluster clusters.parquet --store sqlite:///fans.db --dry-run --report clusters.html
+
+      fan-identity imports start bot-or-not s3://bucket/scores/2026-11-26/ --table dynamodb://fanIdentity
+      --cache redis://host/0 --dead-letters dynamodb://fanIdentityDeadLetters
+
+      fan-identity imports start bot-or-not first.csv --store sqlite:///fans.db --max-unknown 1
+    """
+    from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
+    from ...batch.report import check_report_path  # noqa: PLC0415
+
+    if report is not None:
+        check_report_path(report)
+    wanted = _kind(kind)
+    settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters)
+    thresholds = Thresholds(max_bad, max_unknown, max_removed, max_arm_changes)
+    request = ImportRequest(wanted, inputs, file_format, thresholds, dry_run, work)
+    outcome = job_of(wanted, settings, context.obj or []).run(request)
+    tell(outcome, report, as_json=as_json)
+
+
+def job_of(kind: ImportKind, settings: Settings, beam_flags: list[str]) -> "ImportJob":
+    """The job of a kind on the tables of settings.
+
+    Raises:
+        UsageError: an address is missing or wrong, or a Beam option does not fit.
+        BackendUnavailableError: a backend is out of reach.
+    """
+    from ...batch.import_job import ImportJob  # noqa: PLC0415
+    from ..runner import parse_beam_flags  # noqa: PLC0415
+    from .progress import progress_bar  # noqa: PLC0415
+
+    options = parse_beam_flags(beam_flags, prism=settings.prism, job=f"fan-identity-{kind.worker.lower()}")
+    return ImportJob(kind, Backends.of_tables(settings), options, progress_bar)
+
+
+def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> None:
+    """Says what became of an import, and ends the command with the code for it.
+
+    Raises:
+        typer.Exit: 2 where it was refused, 1 with dead letters.
+    """
+    from ...batch.import_report import write_import_report  # noqa: PLC0415 - brings plots
+    from ...domain.import_summary import headline, record_json  # noqa: PLC0415
+    from .import_text import comparison_tables  # noqa: PLC0415
+
+    record = outcome.record
+    if report is not None:
+        dry = outcome.result == "dryRun"
+        write_import_report(report, record, thresholds=record.thresholds, refused=outcome.refused, dry_run=dry)
+    if as_json:
+        print_json(
+            {
+                **record_json(record),
+                "result": outcome.result,
+                "refused": outcome.refused,
+                "deadLettered": outcome.dead_lettered,
+                "followed": outcome.followed,
+                "seconds": {step: round(seconds, 3) for step, seconds in outcome.seconds.items()},
+            }
+        )
+    else:
+        for line in headline(record):
+            out.print(printable(line, 400), soft_wrap=True)
+        out.print()
+        out.print(*comparison_tables(record), sep="\n")
+    if report is not None:
+        err.print(f"report: {report}")
+    if outcome.refused is not None:
+        err.print(printable(f"refused: {outcome.refused}", 1_000), soft_wrap=True)
+        raise typer.Exit(EXIT_REFUSED)
+    err.print(_ending(outcome))
+    if outcome.dead_lettered:
+        err.print(f"{outcome.dead_lettered:,} bad rows are dead letters; see: fan-identity dead-letters list")
+        raise typer.Exit(EXIT_DEAD_LETTERS)
+
+
+def _ending(outcome: "ImportOutcome") -> str:
+    record = outcome.record
+    match outcome.result:
+        case "dryRun":
+            return "dry run: nothing was written"
+        case "unchanged":
+            return f"the files say what the active version {record.replaced} says: nothing to do"
+        case _:
+            back = f"fan-identity imports rollback {record.kind}"
+            return f"{record.version} is active, {outcome.followed:,} scores followed; take it back with: {back}"
+
+
+@app.command("list")
+def list_versions(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="cluster or bot-or-not; both else.")] = None,
+    store: Store = None,
+    table: TableOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """List versions, the newest first.
+
+    Examples:
+
+      fan-identity imports list --store sqlite:///fans.db
+
+      fan-identity imports list cluster --table dynamodb://fanIdentity --json
+    """
+    kinds = list(ImportKind) if kind is None else [_kind(kind)]
+    records = [record for each in kinds for record in _versions(each, store, table).records()]
+    if as_json:
+        from ...domain.import_summary import record_json  # noqa: PLC0415
+
+        for record in records:
+            print_json(record_json(record))
+        return
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("version", "kind", "state", "fans", "ARM changes", "started (UTC)", "files"):
+        shown.add_column(column, no_wrap=column != "files", justify="right" if column in ("fans",) else "left")
+    for record in records:
+        shown.add_row(
+            record.version,
+            record.kind.value,
+            _state(record),
+            f"{record.comparison.fans:,}",
+            f"{record.comparison.arm_changes:,}",
+            format_time_ms(record.started_at)[:19],
+            printable(", ".join(record.files)),
+        )
+    out.print(shown)
+
+
+def _state(record: VersionRecord) -> str:
+    unfinished = record.state in (State.ACTIVE, State.ROLLED_BACK) and not record.followed
+    return f"{record.state.value}, scores follow" if unfinished else record.state.value
+
+
+@app.command()
+def show(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, as list shows it.")],
+    store: Store = None,
+    table: TableOption = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the comparison as an HTML page.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a version changed.
+
+    Example:
+
+      fan-identity imports show 20261126T231500Z-1a2b3c4d --store sqlite:///fans.db --report version.html
+    """
+    from ...domain.import_summary import headline, record_json  # noqa: PLC0415
+    from .import_text import comparison_tables  # noqa: PLC0415
+
+    found = (_versions(kind, store, table).record(version) for kind in ImportKind)
+    record = next((record for record in found if record is not None), None)
+    if record is None:
+        raise UsageError("there is no such version; see: fan-identity imports list")
+    if report is not None:
+        from ...batch.import_report import write_import_report  # noqa: PLC0415
+        from ...batch.report import check_report_path  # noqa: PLC0415
+
+        check_report_path(report)
+        write_import_report(report, record, thresholds=record.thresholds, refused=None, dry_run=False)
+        err.print(f"report: {report}")
+    if as_json:
+        print_json(record_json(record))
+        return
+    out.print(f"{record.version}  {record.kind}  {_state(record)}")
+    for line in headline(record):
+        out.print(printable(line, 400), soft_wrap=True)
+    out.print()
+    out.print(*comparison_tables(record), sep="\n")
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    kind: Kind,
+    store: Store = None,
+    table: TableOption = None,
+    cache: CacheOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the version active again that the active one replaced.
+
+    Readers see it at once; the scores and ARM cache of the fans it changes follow.
+
+    Example:
+
+      fan-identity imports rollback bot-or-not --store sqlite:///fans.db
+    """
+    wanted = _kind(kind)
+    settings = load_settings(store=store, table=table, cache=cache)
+    record, active, followed = job_of(wanted, settings, context.obj or []).roll_back()
+    if as_json:
+        print_json({"rolledBack": record.version, "active": active, "followed": followed})
+        return
+    out.print(f"{record.version} is taken back; {active or 'no version'} is active, {followed:,} scores followed")
+
+
+@app.command()
+def follow(
+    context: typer.Context,
+    kind: Kind,
+    store: Store = None,
+    table: TableOption = None,
+    cache: CacheOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finish what a killed import or rollback left: scores and ARM cache that do not follow yet.
+
+    Example:
+
+      fan-identity imports follow cluster --store sqlite:///fans.db
+    """
+    followed = job_of(_kind(kind), load_settings(store=store, table=table, cache=cache), context.obj or []).follow()
+    if as_json:
+        print_json({"followed": followed})
+        return
+    out.print(f"{followed:,} scores followed")
+
+
+@app.command()
+def clean(
+    context: typer.Context,
+    kind: Kind,
+    store: Store = None,
+    table: TableOption = None,
+    cache: CacheOption = None,
+    keep: Annotated[int, typer.Option(min=0, help="How many of the newest versions stay.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old versions: never the active one, nor the one a rollback would go back to.
+
+    Example:
+
+      fan-identity imports clean cluster --keep 5 --store sqlite:///fans.db
+    """
+    settings = load_settings(store=store, table=table, cache=cache)
+    deleted = job_of(_kind(kind), settings, context.obj or []).clean(keep)
+    if as_json:
+        print_json({"deleted": deleted})
+        return
+    for version in deleted:
+        out.print(f"deleted {version}")
+    out.print(f"{len(deleted)} versions deleted")
+
+
+def _versions(kind: ImportKind, store: str | None, table: str | None) -> Any:
+    from ...io.import_versions import ImportVersions  # noqa: PLC0415 - imports Arrow
+
+    return ImportVersions(
+        Backends.of_tables(load_settings(store=store, table=table), writes_cache=False).open_table(), kind
+    )
+
+
+def _kind(text: str) -> ImportKind:
+    plain = text.lower().replace("-", "").replace("_", "")
+    for kind in ImportKind:
+        if plain in (kind.value.lower(), kind.worker.lower()):
+            return kind
+    raise UsageError(f"there is no kind of import {text!r}; use cluster or bot-or-not")
