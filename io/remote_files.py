@@ -29,7 +29,7 @@ _OPTIONS: Final = {"s3": ("anonymous", "endpoint", "region"), "gs": ("anonymous"
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 60
 _ATTEMPTS: Final = 3
-_GCS_PATIENCE: Final = timedelta(seconds=30)
+_GCS_PATIENCE: Final = timedelta(seconds=10)
 _AWS_CODE: Final = re.compile(r"AWS Error ([A-Z_]+)")
 _REFUSED: Final = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP response code 403")
 _NO_CREDENTIALS: Final = ("Could not create a OAuth2 access token", "UNAUTHENTICATED", "HTTP status code 401")
@@ -186,7 +186,7 @@ def _stored(place: _Place, info: Any) -> StoredFile:
     modified_ns = info.mtime_ns or 0
     with _translated(place.name), _filesystem(place.scheme, place.options).open_input_stream(place.path) as stream:
         about = {key.lower(): value for key, value in (stream.metadata() or {}).items()}
-    etag = about.get(b"etag", b"").decode(errors="replace")
+    etag = about.get("etag", b"").decode(errors="replace")
     return StoredFile(place.address, place.name, info.size, modified_ns // 1_000_000, etag or str(modified_ns))
 
 

@@ -144,6 +144,15 @@ def _toxiproxy(server: Server) -> Launch:
     return Launch((str(server.program / "bin" / "server"), "-host", HOST, "-port", str(server.port)))
 
 
+def _versitygw(server: Server) -> Launch:
+    objects, about = server.data / "objects", server.data / "about"  # objects' tags: no file system needs attributes
+    for folder in (objects, about):
+        folder.mkdir(parents=True, exist_ok=True)
+    environment = {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "test"}
+    arguments = ("--port", f"{HOST}:{server.port}", "--quiet", "posix", "--sidecar", str(about), str(objects))
+    return Launch((str(server.program / "bin" / "versitygw"), *arguments), environment)
+
+
 def _ministack(server: Server) -> Launch:
     environment = {
         "BIND_HOST": HOST,
@@ -230,6 +239,16 @@ SERVERS: Final = (
         _toxiproxy,
         answers_http("/version", 200),
         GoInstall("github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0"),
+        shown="http://{address}",
+    ),
+    Server(
+        "versitygw",
+        17070,
+        "1.8.0",
+        "bin/versitygw --port",
+        _versitygw,
+        answers_http("/", 200, 403),
+        GoInstall("github.com/versity/versitygw/cmd/versitygw@v1.8.0"),
         shown="http://{address}",
     ),
     Server(

@@ -25,6 +25,7 @@ NAMES = (
     "kinesalite",
     "pubsub",
     "toxiproxy",
+    "versitygw",
     "ministack",
     "postgresql",
     "unleash",
