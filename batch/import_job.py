@@ -6,7 +6,7 @@ active stays whole: readers see a new version only by the pointer, which is move
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,11 +43,6 @@ from .score_files import Watch, unwatched
 
 LEASE: Final = "imports"
 """One lock for both kinds: each compares with what is active of the other."""
-
-SETTLE_SECONDS: Final = 5.0
-"""Workers see a moved pointer after two seconds at most, and write what they scored before within a few more."""
-
-Sleep = Callable[[float], object]
 
 
 class ImportRefusedError(FanIdentityError):
@@ -107,14 +102,12 @@ class ImportJob:
         backends: table, cache and dead letters.
         options: Beam's.
         watch: shows progress.
-        sleep: waits for workers to see a moved pointer; replaced in tests.
     """
 
     kind: ImportKind
     backends: Backends
     options: PipelineOptions
     watch: Watch = unwatched
-    sleep: Sleep = time.sleep
 
     def __post_init__(self) -> None:
         self._table = self.backends.open_table()
@@ -270,21 +263,21 @@ class ImportJob:
         return followed
 
     def _follow(self, record: VersionRecord) -> int:
-        """Lets scores follow, twice: a worker may have written under the former version after the first time."""
-        followed = self._follow_once(record.version)
-        self.sleep(SETTLE_SECONDS)
-        followed += self._follow_once(record.version)
-        self._versions.save(replace(record, followed=True))
-        return followed
+        """Lets scores follow once the pointer was moved.
 
-    def _follow_once(self, version: str) -> int:
+        A worker that scored under the former version finds the moved pointer after it wrote (``persisting.persist``),
+        or this finds what it wrote: no score stays behind.
+        """
+
         def build(pipeline: beam.Pipeline) -> None:
             start: Any = pipeline
-            following = FollowImport(self.kind, version, self.backends)
+            following = FollowImport(self.kind, record.version, self.backends)
             buckets = start | "Buckets" >> beam.Create(list(range(BUCKETS))) | "Spread" >> beam.Reshuffle()
             _ = buckets | "Follow import" >> following
 
-        return execute(build, self.options).get("followed", 0)
+        followed = execute(build, self.options).get("followed", 0)
+        self._versions.save(replace(record, followed=True))
+        return followed
 
     def follow(self) -> int:
         """Finishes what a killed run left; returns how many fans' scores were written anew.

@@ -122,12 +122,13 @@ def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> Non
     Raises:
         typer.Exit: 2 where it was refused, 1 with dead letters.
     """
-    from ...batch.import_report import write_import_report  # noqa: PLC0415 - brings plots
     from ...domain.import_summary import headline, record_json  # noqa: PLC0415
     from .import_text import comparison_tables  # noqa: PLC0415
 
     record = outcome.record
     if report is not None:
+        from ...batch.import_report import write_import_report  # noqa: PLC0415 - brings plots
+
         dry = outcome.result == "dryRun"
         write_import_report(report, record, thresholds=record.thresholds, refused=outcome.refused, dry_run=dry)
     if as_json:
