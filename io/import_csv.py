@@ -104,7 +104,8 @@ def _behind_header(block: bytes) -> tuple[bytes, int]:
 
 def _columns_of(block: bytes, columns: Columns, width: int, line: int) -> TextRows | None:
     """A block as whole columns; None where only reading it row by row tells what it holds."""
-    if b'"' in block or b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
+    quotes = block.count(b'"')
+    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n") or (quotes and quotes != _outer_quotes(block)):
         return None
     names = [str(place) for place in range(width)]
     wanted = [str(place) for place in columns if place is not None]
@@ -112,16 +113,25 @@ def _columns_of(block: bytes, columns: Columns, width: int, line: int) -> TextRo
         table = pacsv.read_csv(
             pa.BufferReader(block),
             pacsv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
-            pacsv.ParseOptions(quote_char=False),
+            pacsv.ParseOptions(quote_char='"' if quotes else False),
             pacsv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted),
         ).combine_chunks()
     except pa.ArrowException:
         return None  # a row of another width, or text that is not UTF-8: which one, the slower way tells
-    cells = [table.column(name).chunk(0) if table.num_rows else pa.array([], pa.string()) for name in wanted]
-    numbered = NumberedLines(block, line)
-    if block.count(b"\n") + (not block.endswith(b"\n")) != table.num_rows and len(numbered) != table.num_rows:
-        return None  # a line break that only Arrow or only we see
-    return TextRows(cells[0], cells[1], cells[2] if columns.updated is not None else None, numbered.__getitem__, {})
+    lines = NumberedLines(block, line)
+    rows = table.num_rows
+    if block.count(b"\n") + (not block.endswith(b"\n")) != rows and len(lines) != rows:
+        return None  # a row of several lines
+    if quotes and block.count(b",") != rows * (width - 1):
+        return None  # a comma in quotes, or quotes that no rule allows
+    cells = [table.column(name).chunk(0) if rows else pa.array([], pa.string()) for name in wanted]
+    return TextRows(cells[0], cells[1], cells[2] if columns.updated is not None else None, lines.__getitem__, {})
+
+
+def _outer_quotes(block: bytes) -> int:
+    """How many quotes stand at a cell's beginning or end, as far as commas and newlines tell."""
+    begin = block.count(b',"') + block.count(b'\n"') + block.startswith(b'"')
+    return begin + block.count(b'",') + block.count(b'"\n') + block.count(b'"\r') + block.endswith(b'"')
 
 
 class _Window:

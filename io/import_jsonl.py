@@ -6,6 +6,7 @@
 import math
 from collections.abc import Iterator
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -81,15 +82,10 @@ def _rows_of(block: bytes, line: int, kind: ImportKind) -> TextRows:
         rows = []
     if len(rows) != len(lines):  # also where an object spans lines, or two stand on one
         rows = [_decoded(decoder, lines[index][1], index, broken) for index in range(len(lines))]
-    fields = [
-        _merged([row[0] for row in pairs], [row[1] for row in pairs], name, broken)
-        for name, pairs in (
-            (USER_COLUMN, [(row.user, row.user_too) for row in rows]),
-            (kind.value_column, [(row.value, row.value_too) for row in rows]),
-            (UPDATED_COLUMN, [(row.updated, row.updated_too) for row in rows]),
-        )
-    ]
-    user, value, updated = fields
+    user, value, updated = (
+        _merged(list(map(attrgetter(field), rows)), list(map(attrgetter(f"{field}_too"), rows)), name, broken)
+        for field, name in _fields(kind).items()
+    )
     return TextRows(user, value, updated, lines.__getitem__, broken)
 
 
@@ -103,19 +99,22 @@ def _decoded(decoder: Any, line: bytes, index: int, broken: dict[int, str]) -> A
     return decoder.decode(b"{}")
 
 
+def _fields(kind: ImportKind) -> dict[str, str]:
+    return {"user": USER_COLUMN, "value": kind.value_column, "updated": UPDATED_COLUMN}
+
+
 @cache
 def _decoder(kind: ImportKind) -> Any:
     """Decodes rows; each field under both of its spellings."""
     others = {name: other for other, name in ALIASES.items()}
-    names = {"user": USER_COLUMN, "value": kind.value_column, "updated": UPDATED_COLUMN}
-    fields = {**names, **{f"{field}_too": others[name] for field, name in names.items()}}
+    fields = {**_fields(kind), **{f"{field}_too": others[name] for field, name in _fields(kind).items()}}
     row = msgspec.defstruct("Row", [(field, Any, None) for field in fields], rename=fields, gc=False)
     return msgspec.json.Decoder(row)
 
 
 def _merged(values: list[Any], others: list[Any], name: str, broken: dict[int, str]) -> Any:
     """The values of a field as an Arrow array of text or numbers, under whichever spelling they stand."""
-    if any(value is not None for value in others):
+    if set(map(type, others)) - {type(None)}:
         for index, other in enumerate(others):
             if other is None:
                 continue
