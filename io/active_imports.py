@@ -1,5 +1,6 @@
 """What the active imports say of fans, as the scoring workers ask for it."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,8 +25,8 @@ class ActiveImports:
     """The active imports of a fan identity table.
 
     The pointers are remembered for a short time, so a worker learns of an import at most so much later; a fan's values
-    are always read. All kinds together cost one read of many keys a batch, and none while nothing is active. Nothing is
-    locked: threads that share an instance may read the pointers twice.
+    are always read. All kinds together cost one read of many keys a batch, and none while nothing is active.
+    Thread-safe.
 
     Every method raises what the table raises.
 
@@ -40,6 +41,7 @@ class ActiveImports:
         self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._known: _Active | None = None
+        self._reading = threading.Lock()  # so that of two reads the later one is remembered
 
     def values(self, users: Sequence[str]) -> tuple[int, list[ImportedValues]]:
         """The generation of the active imports, at most ``fresh_seconds`` old, and each user's values in it.
@@ -63,19 +65,20 @@ class ActiveImports:
         return self._read().generation
 
     def _read(self) -> _Active:
-        read_at = self._clock()
-        items = self._table.batch_get([(kind.pk, ACTIVE_SK) for kind in ImportKind])
-        pointers = [Pointer() if item is None else msgspec.convert(item, Pointer) for item in items]
-        self._known = _Active(
-            sum(pointer.generation for pointer in pointers),
-            tuple(
-                (kind, pointer.import_version)
-                for kind, pointer in zip(ImportKind, pointers, strict=True)
-                if pointer.import_version is not None
-            ),
-            read_at,
-        )
-        return self._known
+        with self._reading:
+            read_at = self._clock()
+            items = self._table.batch_get([(kind.pk, ACTIVE_SK) for kind in ImportKind])
+            pointers = [Pointer() if item is None else msgspec.convert(item, Pointer) for item in items]
+            self._known = _Active(
+                sum(pointer.generation for pointer in pointers),
+                tuple(
+                    (kind, pointer.import_version)
+                    for kind, pointer in zip(ImportKind, pointers, strict=True)
+                    if pointer.import_version is not None
+                ),
+                read_at,
+            )
+            return self._known
 
     def _values_of(self, users: Sequence[str], active: _Active) -> dict[str, ImportedValues]:
         keys = [(user_pk(user), kind.fan_sk(version)) for user in users for kind, version in active.versions]

@@ -133,7 +133,7 @@ class Backends:
             cache=_address(settings, "cache", CACHES) if known.writes_cache else None,
             dead_letters=dead_letters,
             arai=_address(settings, "arai", TABLES, fallback=settings.table),
-            imports=_check_address(settings.table or settings.store, "table", TABLES),
+            imports=_check_address(settings.table or settings.store, "table" if settings.table else "store", TABLES),
             positions=_check_address(positions, "positions", TABLES) or (queue if _is_table(queue) else dead_letters),
             source=source,
             staging_queue=staging,

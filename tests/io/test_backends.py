@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pytest
 
+from fan_identity.domain.imports import ImportKind, Pointer, pointer_item
 from fan_identity.io.addresses import Address, parse_address
 from fan_identity.io.backends import Backends, open_model, sqlite_store
 from fan_identity.io.errors import BackendUnavailableError, UsageError
@@ -150,6 +151,20 @@ def test_a_worker_without_a_cache_opens_none():
     made = Backends.of(load_settings(store="sqlite:///q"), "stagingScoreUsers")
     assert made.cache is None
     assert made.open_cache() is None
+
+
+@pytest.mark.parametrize("worker", ["scoreUsers", "stagingScoreUsers", "processRescoreEvents"])
+def test_imports_are_in_the_fan_identity_table_whatever_the_worker_writes(address, worker):
+    pointer = pointer_item(ImportKind.BOT_OR_NOT, Pointer("v1", 7, 0))
+    backends(store=address).open_table().put(pointer)
+    assert Backends.of(load_settings(store=address), worker).open_imports().generation() == 7
+    own = load_settings(store="sqlite:///elsewhere.db", table=address)
+    assert Backends.of(own, worker).open_imports().generation() == 7
+
+
+def test_a_staging_worker_without_a_fan_identity_table_applies_no_imports(address):
+    own = dict.fromkeys(("staging_queue", "staging_table", "dead_letters", "arai"), address)
+    assert Backends.of(load_settings(**own), "stagingScoreUsers").open_imports() is None
 
 
 def test_the_packaged_model_and_a_file_score_alike(tmp_path):

@@ -63,7 +63,7 @@ WORKERS = {
 }
 STEPS = {
     "enqueueFromStream": ("Read activities", "Filter scorable", "Enqueue activities", "Write dead letters", "Finish"),
-    "scoreUsers": ("Receive messages", "Fetch ARAI", "Score users", "Persist scores", "Acknowledge messages"),
+    "scoreUsers": ("Receive messages", "Score users", "Apply imports", "Persist scores", "Acknowledge messages"),
     "enqueueFromPurchaseStream": ("Read activities/Receive", "Enqueue activities", "Finish"),
 }
 

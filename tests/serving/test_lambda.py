@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fan_identity.domain.aws_events import EventKind, transform_input
+from fan_identity.domain.imports import ImportKind, Pointer, fan_item, pointer_item
 from fan_identity.domain.keys import user_pk
 from fan_identity.io.backends import Backends
 from fan_identity.io.errors import UsageError
@@ -190,6 +191,19 @@ def test_rescore_requests_and_verifications(settings):
     assert ask("handleEvent", sqs((json.dumps(event), "g")), settings) == {"batchItemFailures": []}
     stored = Backends.of(settings, "handleEvent").open_table().query(user_pk("u1"), "VERIFICATION#")
     assert [item["occurredAt"] for item in stored] == ["2026-11-25T10:00:00.000Z"], "the same event is the same item"
+
+
+def test_scores_of_every_kind_of_event_are_under_the_active_imports(settings):
+    table = Backends.of(settings).open_table()
+    table.put(pointer_item(ImportKind.BOT_OR_NOT, Pointer("v1", 1, 0)))
+    table.put(fan_item(ImportKind.BOT_OR_NOT, "v1", user_pk("u1"), 0.9, None, 0))
+    ask("enqueueFromStream", kafka(b64(body(1))), settings)
+    ask("scoreUsers", sqs((json.dumps({"globalUserId": "u1"}), "g")), settings)
+    ask("scoreUsers", dynamodb(ARAI_IMAGE), settings)
+    ask("processRescoreEvents", sqs(('{"rescoreId":"r","users":["u1"]}', "g")), settings)
+    items = table.query(user_pk("u1"), "SCORE#")
+    assert {item["activityType"] for item in items} == {"onDemand", "araiChange", "rescore"}
+    assert {(item["bonScore"], item["armRisk"]) for item in items} == {(0.9, 5)}
 
 
 @pytest.mark.parametrize(

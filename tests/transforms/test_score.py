@@ -11,6 +11,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from fan_identity.domain.activity import decode_activity, format_time_ms
+from fan_identity.domain.imports import ImportKind, Pointer, fan_item, pointer_item
 from fan_identity.domain.keys import arm_cache_key, fifo_group_id, user_pk
 from fan_identity.domain.messages import ScoringMessage, encode_message
 from fan_identity.domain.profile import facts_of
@@ -21,7 +22,7 @@ from fan_identity.io.ports import QueueEntry, ReceivedMessage, ScoringRequest
 from fan_identity.io.settings import Settings
 from fan_identity.io.steps import MAX_RECEIVES, decode_messages, group_of
 from fan_identity.transforms.finish import Acknowledge, WriteDeadLetters
-from fan_identity.transforms.score import DecodeMessages, FetchArai, PersistScores, ScoreUsers
+from fan_identity.transforms.score import ApplyImports, DecodeMessages, FetchArai, PersistScores, ScoreUsers
 
 NOW = 1_718_366_400_000
 WORKER = "scoreUsers"
@@ -75,6 +76,7 @@ def run(backends, *batches):
         | DecodeMessages(WORKER)
         | FetchArai(WORKER, backends)
         | ScoreUsers(WORKER, backends)
+        | ApplyImports(backends)
         | PersistScores(WORKER, backends)
         | WriteDeadLetters(backends)
         | Acknowledge(backends)
@@ -200,6 +202,31 @@ def test_scoring_again_changes_nothing_but_the_runs_name(backends):
     before = [lasting(item) for item in [*scores(backends), latest(backends), cached(backends)]]
     run(backends, batch)
     assert [lasting(item) for item in [*scores(backends), latest(backends), cached(backends)]] == before
+
+
+def test_scores_are_under_the_active_imports_of_the_fan_identity_table(backends):
+    table = backends.open_table()
+    table.put(pointer_item(ImportKind.BOT_OR_NOT, Pointer("v1", 3, 0)))
+    table.put(fan_item(ImportKind.BOT_OR_NOT, "v1", user_pk("u1"), 0.9, None, 0))
+    send(backends, message("a1"), message("b1", user="u2"))
+    assert run(backends, receive(backends)) == {"scored": 2}
+    item = latest(backends)
+    assert (item["bonScore"], item["armRisk"]) == (0.9, 5)
+    assert item["accountScore"] == round(item["model"]["accountScore"] - 32, 2)
+    assert cached(backends)["arm_risk"] == 5
+    assert cached(backends)["reasons"][-1] == "BOT_OR_NOT_IMPORT"
+    assert "model" not in latest(backends, "u2")
+
+
+def test_the_staging_worker_reads_the_same_imports_and_writes_its_own_table(tmp_path):
+    live = Backends.of(Settings(store=f"sqlite:///{tmp_path}/s.db"))
+    live.open_table().put(pointer_item(ImportKind.BOT_OR_NOT, Pointer("v1", 1, 0)))
+    live.open_table().put(fan_item(ImportKind.BOT_OR_NOT, "v1", user_pk("u1"), 0.9, None, 0))
+    staging = Backends.of(Settings(store=f"sqlite:///{tmp_path}/s.db"), "stagingScoreUsers")
+    send(staging, message("a1"))
+    assert run(staging, receive(staging)) == {"scored": 1}
+    assert latest(staging)["bonScore"] == 0.9
+    assert latest(live) is None
 
 
 def test_a_worker_without_a_cache_persists_the_rest(backends):
