@@ -15,7 +15,7 @@ from .errors import UsageError
 from .file_ranges import HEAD_BYTES, PARQUET_MAGIC, first_lines
 from .import_lines import BLOCK_BYTES, line_blocks, unpacked, without_mark
 from .import_ranges import Compression, ImportFormat
-from .remote_files import open_file, reading
+from .remote_files import StoredFile, open_file, reading
 
 TARGET_BYTES: Final = 32 * 1024 * 1024
 """About as many bytes of a text file are a range."""
@@ -75,31 +75,31 @@ class Contents:
     cuts: tuple[Cut, ...] = ()
 
 
-def known_suffix(name: str) -> bool:
+def known_suffix(path: str) -> bool:
     """Whether a file in a folder is one to import."""
-    return _suffixes(name)[0] in SUFFIXES
+    return _suffixes(path)[0] in SUFFIXES
 
 
-def read_contents(address: str, name: str, format: ImportFormat | None, target_bytes: int = TARGET_BYTES) -> Contents:
+def read_contents(stored: StoredFile, format: ImportFormat | None, target_bytes: int) -> Contents:
     """Reads all of a file once.
 
     Args:
-        address: of the file.
-        name: for people.
+        stored: the file.
         format: None to tell it from name and first bytes.
-        target_bytes: of a range of a text file.
+        target_bytes: about as many of a text file are a range.
 
     Raises:
         UsageError: the format is unclear or another one, the compression is unknown, compressed contents are damaged or
             end too early, it is UTF-16, or a line is over 64 MiB.
         BackendUnavailableError: the disk or the store failed.
     """
-    with open_file(address) as file:
+    name = stored.name
+    with open_file(stored.address) as file:
         with reading(name):
             head = file.read(HEAD_BYTES)
             file.seek(0)
-        shape = _shape(name, head, format)
-        hashed = _Hashed(file, name)
+        shape = _shape(stored, head, format)
+        hashed = _Hashed(file, name, min(BLOCK_BYTES, target_bytes))
         if shape.format is ImportFormat.PARQUET:
             for _ in hashed.chunks():
                 pass
@@ -134,19 +134,20 @@ class _Hashed:
 
     closed = False
 
-    def __init__(self, file: Any, name: str) -> None:
+    def __init__(self, file: Any, name: str, block_bytes: int) -> None:
         self._file = file
         self._name = name
+        self._block_bytes = block_bytes
         self._hash = hashlib.sha256()
 
-    def read(self, count: int = BLOCK_BYTES) -> bytes:
+    def read(self, count: int) -> bytes:
         with reading(self._name):
             data: bytes = self._file.read(count)
         self._hash.update(data)
         return data
 
     def chunks(self) -> Iterator[bytes]:
-        while data := self.read():
+        while data := self.read(self._block_bytes):
             yield data
 
     def digest(self) -> bytes:
@@ -159,8 +160,9 @@ class _Hashed:
         """Whoever opened the file closes it."""
 
 
-def _shape(name: str, head: bytes, format: ImportFormat | None) -> Shape:
-    suffix, packing = _suffixes(name)
+def _shape(stored: StoredFile, head: bytes, format: ImportFormat | None) -> Shape:
+    name = stored.name
+    suffix, packing = _suffixes(stored.path)
     for other, magic in _UNREAD.items():
         if head.startswith(magic) or packing == other:
             raise UsageError(f"{name}: is compressed as {other}, which is not read; use gzip or zstd, or unpack it")
@@ -183,9 +185,9 @@ def _shape(name: str, head: bytes, format: ImportFormat | None) -> Shape:
     return Shape(format, compression)
 
 
-def _suffixes(name: str) -> tuple[str, str]:
+def _suffixes(path: str) -> tuple[str, str]:
     """The suffix that names the format, and the one behind it that names the compression."""
-    base, packing = _split(name.lower())
+    base, packing = _split(path.lower())
     if packing in _COMPRESSIONS or packing in _UNREAD:
         return _split(base)[1], packing
     return packing, ""

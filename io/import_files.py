@@ -12,7 +12,7 @@ from typing import Final
 from ..domain.imports import ImportKind
 from .clock import now_ms
 from .errors import BackendUnavailableError, UsageError
-from .import_contents import SUFFIXES, Contents, known_suffix, read_contents
+from .import_contents import SUFFIXES, TARGET_BYTES, Contents, known_suffix, read_contents
 from .import_csv import plan_csv, read_csv
 from .import_jsonl import plan_jsonl, read_jsonl
 from .import_parquet import plan_parquet, read_parquet
@@ -33,7 +33,9 @@ __all__ = [
 BATCH_ROWS: Final = 65_536
 
 
-def plan_import(addresses: Sequence[str], kind: ImportKind, format: str | None = None) -> ImportPlan:
+def plan_import(
+    addresses: Sequence[str], kind: ImportKind, format: str | None = None, target_bytes: int = TARGET_BYTES
+) -> ImportPlan:
     """Checks every input by reading all of it once, then splits the work.
 
     Parquet files are split between row groups, plain JSON lines and CSV files without quotes between lines; a
@@ -45,6 +47,7 @@ def plan_import(addresses: Sequence[str], kind: ImportKind, format: str | None =
             also with .gz or .zst behind.
         kind: what they hold.
         format: ``parquet``, ``csv`` or ``jsonl``, of all files; None to tell it from each one's name and first bytes.
+        target_bytes: about as many of a text file are a range.
 
     Raises:
         UsageError: an input is missing, empty, half a file, damaged, unreadable, of unclear format or compression,
@@ -59,13 +62,13 @@ def plan_import(addresses: Sequence[str], kind: ImportKind, format: str | None =
     for address in addresses:
         folder = address.partition("?")[0].endswith("/") if "://" in address else address.endswith("/")
         rows = 0
-        found = [file for file in find_files(address) if not folder or known_suffix(file.name)]
+        found = [file for file in find_files(address) if not folder or known_suffix(file.path)]
         for file in found:
             if file.address in files:
                 rows = 1  # counted where it was named first
                 continue
             files[file.address] = file
-            parts, digest = _plan_file(file, kind, given, planned_at)
+            parts, digest = _plan_file(file, kind, given, planned_at, target_bytes)
             if not parts and not folder:
                 raise UsageError(f"{file.name}: has no rows; nothing was imported, export it again")
             rows += sum(part.rows for part in parts)
@@ -108,9 +111,9 @@ def _given(format: str | None) -> ImportFormat | None:
 
 
 def _plan_file(
-    file: StoredFile, kind: ImportKind, format: ImportFormat | None, planned_at: int
+    file: StoredFile, kind: ImportKind, format: ImportFormat | None, planned_at: int, target_bytes: int
 ) -> tuple[list[ImportRange], bytes]:
-    contents = read_contents(file.address, file.name, format)
+    contents = read_contents(file, format, target_bytes)
     parts: list[tuple[int, int, int, int]] = []
     header: tuple[str, ...] = ()
     if contents.shape.format is ImportFormat.PARQUET:
@@ -141,7 +144,7 @@ def _plan_file(
 
 def _text_parts(contents: Contents) -> list[tuple[int, int, int, int]]:
     csv = contents.shape.format is ImportFormat.CSV
-    if contents.lines <= csv:
+    if contents.lines <= csv or not contents.head.strip():
         return []
     cuts = contents.cuts if not (csv and contents.quoted) else (contents.cuts[0], contents.cuts[-1])
     return [

@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..domain.imports import ImportKind
-from .file_ranges import shown
 
 MAX_USER_BYTES: Final = 10_240
 """A longer user id is a bad row."""
@@ -48,7 +47,7 @@ class ImportRange:
 
     Attributes:
         address: of the file, as it is opened: an absolute path, or ``s3://`` or ``gs://`` with its options.
-        name: of the file, for people.
+        name: of the file, as it may stand in a one-line message.
         format: of the file.
         compression: of the whole file.
         kind: what its rows are read as.
@@ -132,4 +131,4 @@ class ImportRows:
 
 def position(part: ImportRange, number: int) -> str:
     """Where a row stands, for people: ``scores.csv line 17``, ``scores.parquet row 12``."""
-    return f"{shown(part.name)} {'row' if part.format is ImportFormat.PARQUET else 'line'} {number}"
+    return f"{part.name} {'row' if part.format is ImportFormat.PARQUET else 'line'} {number}"

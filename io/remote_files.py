@@ -41,13 +41,15 @@ class StoredFile:
 
     Attributes:
         address: an absolute path, or ``s3://`` or ``gs://`` with its options: opens it in any process.
-        name: the address for people, without options.
+        path: the address without options: its end is the file's own name.
+        name: likewise, as it may stand in a one-line message.
         size: in bytes.
         modified_at_ms: when it was last written, epoch milliseconds.
         mark: tells, with the size, whether another file stands there now.
     """
 
     address: str
+    path: str
     name: str
     size: int
     modified_at_ms: int
@@ -173,7 +175,7 @@ def _local_files(address: str) -> Iterator[StoredFile]:
 def _local_file(path: str) -> StoredFile:
     size = file_size(path)
     modified_ns = Path(path).stat().st_mtime_ns
-    return StoredFile(path, path, size, modified_ns // 1_000_000, str(modified_ns))
+    return StoredFile(path, path, shown(path), size, modified_ns // 1_000_000, str(modified_ns))
 
 
 def _counts(relative: str) -> bool:
@@ -187,7 +189,9 @@ def _stored(place: _Place, info: Any) -> StoredFile:
     with _translated(place.name), _filesystem(place.scheme, place.options).open_input_stream(place.path) as stream:
         about = {key.lower(): value for key, value in (stream.metadata() or {}).items()}
     etag = about.get("etag", b"").decode(errors="replace")
-    return StoredFile(place.address, place.name, info.size, modified_ns // 1_000_000, etag or str(modified_ns))
+    return StoredFile(
+        place.address, place.path, place.name, info.size, modified_ns // 1_000_000, etag or str(modified_ns)
+    )
 
 
 def _place(address: str) -> _Place | None:
