@@ -1,0 +1,1 @@
+"""Batch jobs beside jobs written by hand."""
