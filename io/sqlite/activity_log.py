@@ -93,6 +93,19 @@ class SqliteActivityLog:
             make = ActivityFacts._make
             return [make(row) for row in reversed(before)] + [make(row) for row in after]
 
+    def activities(self, user: str) -> list[ActivityFacts]:
+        """All that is known of a user's activities, by (time, activity id)."""
+        with self._store.translated_errors():
+            rows = self._store.connection.execute(
+                f"SELECT {_COLUMNS} FROM activities WHERE user = ? ORDER BY time_ms, activity_id", (user_token(user),)
+            ).fetchall()
+        return [ActivityFacts._make(row) for row in rows]
+
+    def delete(self, user: str) -> None:
+        """Deletes all that is known of a user."""
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM activities WHERE user = ?", (user_token(user),))
+
 
 def _with_missing(history: list[ActivityFacts], messages: Sequence[ScoringMessage]) -> list[ActivityFacts]:
     """Adds the messages' own activities where the log has not seen them (another machine enqueued them)."""

@@ -11,7 +11,7 @@ delivery writes one row a group.
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ...domain.records import Failure
@@ -23,6 +23,8 @@ DEDUPLICATION_WINDOW_MS: Final = 5 * 60 * 1_000
 """As SQS has it."""
 
 DEFAULT_VISIBILITY_TIMEOUT_MS: Final = 60_000
+
+_PAGE: Final = 1_000
 
 _SUSPECT_RECEIVES: Final = 2
 """A message received this often without being deleted is next delivered alone with its receiver: if it is what kills
@@ -240,6 +242,41 @@ class SqliteQueue:
             "ELSE receives END WHERE queue = ?2 AND group_id = ?3",
             (head[0], *group, _SUSPECT_RECEIVES),
         )
+
+    def each(self) -> Iterator[tuple[str, int, bytes]]:
+        """Every message, waiting or in flight: group, number and body; a few at a time, each as of when it is read."""
+        after: tuple[str, int] = ("", -1)
+        while True:
+            with self._store.translated_errors():
+                rows = self._store.connection.execute(
+                    "SELECT group_id, seq, body FROM messages WHERE queue = ? AND (group_id, seq) > (?, ?) "
+                    "ORDER BY group_id, seq LIMIT ?",
+                    (self._queue, *after, _PAGE),
+                ).fetchall()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][:2]
+
+    def rewrite(self, messages: Sequence[tuple[str, int, bytes | None]]) -> None:
+        """Gives messages (group, number) another body, or deletes them where it is None, in one transaction.
+
+        Who has received one goes on with what it received.
+        """
+        with self._store.transaction() as connection:
+            for group_id, seq, body in messages:
+                if body is None:
+                    self._remove(connection, group_id, [seq])
+                else:
+                    connection.execute(
+                        "UPDATE messages SET body = ? WHERE queue = ? AND group_id = ? AND seq = ?",
+                        (body, self._queue, group_id, seq),
+                    )
+
+    def forget_sent(self, group_id: str) -> None:
+        """Forgets which messages of a group were sent within the deduplication window, and so the group's name."""
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM deduplication WHERE queue = ? AND group_id = ?", (self._queue, group_id))
 
     def release_in_flight(self) -> int:
         """Makes every message in flight receivable now. For a caller that knows no other receiver is alive.

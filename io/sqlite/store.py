@@ -173,6 +173,29 @@ class SqliteStore:
                 raise
             raise BackendUnavailableError(f"store {self.path}: {error}; the file may be damaged") from error
 
+    def compact(self) -> None:
+        """Writes the file anew, so that nothing of what was ever deleted or replaced stands in it or in its log.
+
+        Takes as long as copying the file does, and as much space; others wait meanwhile, for half a minute at most.
+
+        Raises:
+            BackendUnavailableError: the disk is full, or another process has read or written all the time.
+        """
+        connection = self.connection
+        with self.translated_errors():
+            connection.execute("VACUUM")
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise BackendUnavailableError(
+                f"store {self.path}: deleted data is still in {self.path.name}-wal, since another process uses the "
+                "store; stop it, or run the same command again later"
+            )
+
+    def queue_names(self) -> list[str]:
+        """The queues that were ever used, by name."""
+        with self.translated_errors():
+            return [name for (name,) in self.connection.execute("SELECT name FROM queues ORDER BY name")]
+
     def _open(self) -> sqlite3.Connection:
         if self.path.is_dir():
             raise UsageError(f"store {self.path} is a folder; name a file, such as sqlite:///{self.path}/fans.db")

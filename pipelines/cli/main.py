@@ -19,6 +19,7 @@ from . import (
     dead_letters,
     demo,
     doctor,
+    fans,
     imports,
     lambda_event,
     lookup,
@@ -84,6 +85,8 @@ app.command()(serve.serve)
 app.command()(sandbox.sandbox)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
+app.command()(fans.erase)
+app.command()(fans.export)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(imports.app, name="imports")
 app.add_typer(api_keys.app, name="api-keys")
