@@ -10,11 +10,11 @@ from typing import Any, Final
 import jinja2
 
 from ..domain.activity import format_time_ms
-from ..domain.import_summary import arm_totals, books, checks, counted, headline, score_text, verdict
+from ..domain.import_summary import arm_totals, bad_words, books, checks, counted, headline, score_text, verdict
 from ..domain.imports import EXAMPLES, Comparison, ImportKind, State, Thresholds, VersionRecord
 from ..io.whole_files import write_whole
 from .import_charts import check_chart, compact, heat, share_chart, values_chart, values_finding
-from .report_text import count, percent, shown, words
+from .report_text import count, percent, shown
 
 _PARTS: Final = 4  # of a cluster that are named; a cluster of 10,000 fans may fall into as many
 _FILES: Final = 20
@@ -45,7 +45,7 @@ def render_import_report(record: VersionRecord, *, thresholds: Thresholds, refus
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        shown=shown, words=words, count=count, percent=percent, compact=compact, value=_value, utc=_utc
+        shown=shown, bad_words=bad_words, count=count, percent=percent, compact=compact, value=_value, utc=_utc
     )
     template = environment.from_string(Path(__file__).with_name("import_report.html.j2").read_text(encoding="utf-8"))
     comparison = record.comparison

@@ -1,6 +1,6 @@
 """What an import would change, in sentences and figures: the one wording of report, terminal and JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -11,6 +11,18 @@ from .import_comparison import SIZE_CLASSES
 from .imports import ARM_LEVELS, Comparison, ImportKind, State, Thresholds, VersionRecord
 
 _LARGE_JUMPS: Final = (3, 2, 1)  # levels of ARM; a few fans thrown from 2 to 5 matter more than many from 2 to 3
+
+_BAD: Final[Mapping[str, str]] = {
+    "malformed": "not readable",
+    "blank_user": "no fan's id",
+    "user_too_long": "a fan's id that is too long",
+    "missing_value": "no value",
+    "cluster_too_long": "a cluster's id that is too long",
+    "not_a_number": "NaN as the score",
+    "out_of_range": "a score that is not from 0 to 1",
+    "too_old": "from before 2000",
+    "in_future": "in the future",
+}
 
 
 class Check(msgspec.Struct, frozen=True, rename="camel"):
@@ -77,6 +89,11 @@ def checks(comparison: Comparison, thresholds: Thresholds) -> tuple[Check, ...]:
         Check("removed", "fans of the active version are missing", comparison.removed, had, thresholds.removed),
         Check("arm-changes", "scored fans change ARM", comparison.arm_changes, scored, thresholds.arm_changes),
     )
+
+
+def bad_words(reason: str) -> str:
+    """The plain words for a reason of ``Comparison.bad``; one that is not known stays as it is."""
+    return _BAD.get(reason, reason)
 
 
 def counted(number: int, one: str, more: str | None = None) -> str:

@@ -4,7 +4,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ...domain.import_summary import arm_totals, books, score_text
+from ...domain.import_summary import arm_totals, bad_words, books, score_text
 from ...domain.imports import ARM_LEVELS, EXAMPLES, ArmChange, ClusterChanges, Comparison, ImportKind, VersionRecord
 from .common import heading, printable, two_columns
 
@@ -56,7 +56,7 @@ def _cell(number: int, before: int, after: int) -> Text:
 def _counts(comparison: Comparison) -> list[tuple[str, int]]:
     accounts = books(comparison)
     rows = [("rows read", accounts.rows), ("bad", accounts.bad)]
-    rows += [(f"  {printable(reason, 40).plain}", number) for reason, number in comparison.bad.items()]
+    rows += [(f"  {printable(bad_words(reason), 40).plain}", number) for reason, number in comparison.bad.items()]
     rows += [("repeated", accounts.repeated), ("fans", accounts.fans)]
     if accounts.unaccounted:
         rows.append(("unaccounted for: a defect of fan-identity", accounts.unaccounted))

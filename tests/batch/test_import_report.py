@@ -204,7 +204,7 @@ def test_the_books_balance_or_say_so():
     assert "Every row is accounted for" in page.words
     assert page.row("Rows read") == "Rows read 1,740,221"
     assert page.row("Bad unreadable") == "Bad unreadable, or against a rule 359 0.02 %"
-    assert page.row("no user id") == "no user id 48 under 0.01 %"
+    assert page.row("no fan's id") == "no fan's id 48 under 0.01 %"
     lost = page_of(replace(SCORES, comparison=replace(SCORES.comparison, rows=1_740_224)))
     assert "The rows do not balance" in lost.words
     assert lost.row("Unaccounted for") == "Unaccounted for 3"

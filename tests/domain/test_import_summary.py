@@ -6,7 +6,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fan_identity.domain.import_summary import arm_totals, books, checks, headline, record_json, value_bins, verdict
+from fan_identity.domain.import_summary import (
+    arm_totals,
+    bad_words,
+    books,
+    checks,
+    headline,
+    record_json,
+    value_bins,
+    verdict,
+)
 from fan_identity.domain.imports import (
     ClusterChanges,
     Comparison,
@@ -256,3 +265,8 @@ def test_a_version_for_machines():
     assert {"kind": "cluster", "state": "active"}.items() <= plain.items()
     names = {*plain, *plain["comparison"], *plain["comparison"]["clusters"], *plain["books"]}
     assert not [name for name in names if not re.fullmatch(r"[a-z]+([A-Z][a-z]*)*", name)]
+
+
+def test_reasons_have_words():
+    assert bad_words("blank_user") == "no fan's id"
+    assert bad_words("of_a_later_release") == "of_a_later_release"

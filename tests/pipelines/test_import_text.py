@@ -55,7 +55,7 @@ def test_figures_and_directions():
         "4 → 1,204▼ 0 0 0 0 1,204",
         "all 1,211 0 0 0 12 1,223",
         "rows read 1,000,020",
-        "blank_user 15",
+        "no fan's id 15",
         "repeated 5",
         "fans 1,000,000",
         "a.csv, line 3: no user id",
