@@ -54,12 +54,8 @@ def dynamodb(rows: int, rounds: int) -> None:
                 _note_job(timings, _import(path, {"table": table_address(table), "cache": REDIS}, folder), rows)
         _print(timings, one)
         stage, least, most = _median(timings, "ours, staging"), _median(timings, one), _median(timings, many)
-        print(
-            f"  staging beside one thread {stage / least:.2f} ({_TARGET_ONE_THREAD}): {verdict(stage >= _TARGET_ONE_THREAD * least)}"
-        )
-        print(
-            f"  staging beside {best} threads {stage / most:.2f} ({_TARGET_THREADS}): {verdict(stage >= _TARGET_THREADS * most)}"
-        )
+        _judge("staging beside one thread", stage / least, _TARGET_ONE_THREAD)
+        _judge(f"staging beside {best} threads", stage / most, _TARGET_THREADS)
 
 
 def sqlite(rows: int, rounds: int) -> None:
@@ -78,14 +74,20 @@ def sqlite(rows: int, rounds: int) -> None:
             ours.unlink()
         _print(timings, hand)
         ratio = _median(timings, "ours, staging") / _median(timings, hand)
-        print(f"  staging beside executemany {ratio:.2f} ({_TARGET_LOOP}): {verdict(ratio >= _TARGET_LOOP)}")
+        _judge("staging beside executemany", ratio, _TARGET_LOOP)
 
 
 def redis(entries: int, rounds: int) -> None:
     """Entries into the ARM cache, where newer wins, beside plain SETs."""
     print(f"\nEntries into the ARM cache in Redis, {entries:,}, {rounds} rounds in turn, entries/s")
     cache = RedisArmCache.of(parse_address(REDIS, "cache"), "cache")
-    value = {"arm_risk": 3, "timestamp": UPDATED_AT, "score_date": "2025-11-24", "modelVersion": "m-1", "reasons": []}
+    value: dict[str, Any] = {
+        "arm_risk": 3,
+        "timestamp": UPDATED_AT,
+        "score_date": "2025-11-24",
+        "modelVersion": "m-1",
+        "reasons": ["R"],
+    }
     values = [(arm_cache_key(f"user-{n:09d}"), {"global_user_id": f"user-{n:09d}", **value}) for n in range(entries)]
     timings: Timings = {}
     plain, ours = "pipelined SET", "ours, newer wins"
@@ -103,7 +105,7 @@ def redis(entries: int, rounds: int) -> None:
         arm_cache().flushdb()
     _print(timings, plain)
     ratio = _median(timings, ours) / _median(timings, plain)
-    print(f"  ours beside SET {ratio:.2f} ({_TARGET_LOOP}): {verdict(ratio >= _TARGET_LOOP)}")
+    _judge("ours beside SET", ratio, _TARGET_LOOP)
 
 
 def growth(small: int, large: int) -> None:
@@ -187,6 +189,10 @@ def _note_job(timings: Timings, job: Mapping[str, Any], rows: int) -> None:
 
 def _median(timings: Timings, name: str) -> float:
     return statistics.median(timings[name])
+
+
+def _judge(what: str, ratio: float, target: float) -> None:
+    print(f"  {what} {ratio:.2f} ({target}): {verdict(ratio >= target)}")
 
 
 def _print(timings: Timings, base: str) -> None:

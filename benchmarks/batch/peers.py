@@ -10,8 +10,8 @@ from typing import Any, Final
 
 # boto3 and redis-py leave much without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-import boto3
 import redis
+from boto3.session import Session
 from botocore.config import Config
 
 from ..streams.systems import DYNAMODB, REDIS_DB, REDIS_PORT
@@ -27,7 +27,7 @@ def dynamodb(path: Path, table: str, threads: int) -> int:
     rows = read_scores(path)
 
     def write(part: Sequence[tuple[str, float, int]]) -> None:
-        session: Any = boto3.session.Session()  # resources are not for several threads
+        session: Any = Session()  # resources are not for several threads
         resource = session.resource("dynamodb", endpoint_url=DYNAMODB, config=Config(retries={"mode": "standard"}))
         with resource.Table(table).batch_writer() as batch:
             for user, score, updated_at in part:
