@@ -15,6 +15,11 @@ from typing import Any
 
 import pytest
 
+from fan_identity.domain.imports import ImportKind, Pointer, fan_item, pointer_item
+from fan_identity.domain.keys import user_pk
+from fan_identity.io.backends import Backends
+from fan_identity.io.settings import load_settings
+
 START_MS = 1_718_355_600_000
 COMMAND = Path(sys.executable).with_name("fan-identity")
 COMMANDS = [
@@ -180,12 +185,28 @@ def test_arm_and_show_agree(filled, cli):
 
 
 def test_show_adds_up_for_people_too(filled, cli):
+    adds_up(filled, cli)
+
+
+def test_show_tells_what_imports_did(store, cli, tmp_path):
+    table = Backends.of(load_settings(store=store.address)).open_table()
+    table.put(pointer_item(ImportKind.CLUSTER, Pointer("v1", 1, 0)))
+    table.put(fan_item(ImportKind.CLUSTER, "v1", user_pk("fan"), "c-7", 120, 0))
+    store.score(write(tmp_path / "a.jsonl", activity("1", "fan")))
+    lines = adds_up(store, cli)
+    assert lines[2] == "  −20.00: accounts in the same cluster: 120", "what weighs most is told first"
+    assert "  CLUSTER_SIZE, " in lines[-1], "in the history too"
+
+
+def adds_up(filled, cli):
+    """The lines for people of a fan whose score they explain."""
     lines = cli("show", "fan", *filled.flag).text.splitlines()
     latest = cli("show", "fan", *filled.flag, "--json").json["latest"]
     assert lines[0].startswith(f"fan  score {latest['accountScore']:.2f} of 100, ARM {latest['armRisk']} of 5")
     points = [re.match(r" *([−+]?)(\d+\.\d\d): ", line) for line in lines[1:]]
     total = sum(float(found[2]) * (-1 if found[1] == "−" else 1) for found in points if found)
     assert round(total * 100) == round(latest["accountScore"] * 100)
+    return lines
 
 
 def test_the_store_may_come_from_the_environment(filled, cli):
