@@ -5,9 +5,6 @@ made visible (``shown``), then escaped by Jinja, and in plots, where plotly read
 content security policy in the page forbids it to load anything, come what may.
 """
 
-import contextlib
-import os
-import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +15,8 @@ import plotly.offline  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from ..domain.scorecard import ARM_LEVELS, describe
 from ..domain.scores import stored_reasons
-from ..io.errors import UsageError
 from ..io.ports import Item
+from ..io.whole_files import write_whole
 from .report_charts import (
     RISKY_ARM,
     Chart,
@@ -45,20 +42,6 @@ _RISKIEST: Final = 20
 _TOP_REASONS: Final = 3
 
 
-def check_report_path(path: Path) -> None:
-    """Says early, before a long run, that a report cannot be written there.
-
-    Raises:
-        UsageError: the folder is missing or not writable, or the path is no regular file.
-    """
-    if path.exists() and not path.is_file():
-        raise UsageError(f"--report: {path} is not a file")  # a folder; or /dev/null, which must not be replaced
-    if not path.parent.is_dir():
-        raise UsageError(f"--report: cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--report: cannot write {path}: the folder is not writable")
-
-
 def write_report(
     path: Path,
     run: ScoreRun,
@@ -82,21 +65,7 @@ def write_report(
         UsageError: the file cannot be written.
     """
     page = render_report(run, summary, separation=separation, weak_label=weak_label, title=title)
-    try:
-        check_report_path(path)
-        target = path.resolve()  # a link stays one
-        temporary = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(page)
-            temporary.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError, RuntimeError) as error:  # the latter two: a NUL in the name, links in a circle
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"--report: cannot write {path}: {reason}") from None
+    write_whole(path, page.encode(), "report")
 
 
 def render_report(

@@ -12,6 +12,20 @@ _OWNER_ONLY: Final = 0o600
 _EVERYBODY: Final = 0o666  # less the umask
 
 
+def check_writable(path: Path, setting: str) -> None:
+    """Says early, before a long run, that a file cannot be written there.
+
+    Raises:
+        UsageError: the folder is missing or not writable, or the path is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--{setting}: {path} is not a file")  # a folder; or /dev/null, which must not be replaced
+    if not path.parent.is_dir():
+        raise UsageError(f"--{setting}: cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--{setting}: cannot write {path}: the folder is not writable")
+
+
 def write_whole(path: Path, content: bytes, setting: str, *, private: bool = False) -> None:
     """Writes a file, replacing the one of that name in one step.
 
@@ -25,8 +39,7 @@ def write_whole(path: Path, content: bytes, setting: str, *, private: bool = Fal
         UsageError: it cannot be written there.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"--{setting}: {path} is not a file")  # a folder; or /dev/null, not to be replaced
+        check_writable(path, setting)
         target = path.resolve()
         temporary = target.with_name(f".{setting}-{secrets.token_hex(8)}.tmp")
         try:

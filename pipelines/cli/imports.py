@@ -11,6 +11,7 @@ from ...domain.imports import ImportKind, State, Thresholds, VersionRecord
 from ...io.backends import Backends
 from ...io.errors import UsageError
 from ...io.settings import Settings, load_settings
+from ...io.whole_files import check_writable
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
 
 if TYPE_CHECKING:
@@ -89,10 +90,9 @@ def start(
       fan-identity imports start bot-or-not first.csv --store sqlite:///fans.db --max-unknown 1
     """
     from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
-    from ...batch.report import check_report_path  # noqa: PLC0415
 
     if report is not None:
-        check_report_path(report)
+        check_writable(report, "report")
     wanted = _kind(kind)
     settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters)
     thresholds = Thresholds(max_bad, max_unknown, max_removed, max_arm_changes)
@@ -122,12 +122,12 @@ def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> Non
     Raises:
         typer.Exit: 2 where it was refused, 1 with dead letters.
     """
-    from ...domain.import_summary import headline, record_json  # noqa: PLC0415
+    from ...domain.import_summary import counted, headline, record_json  # noqa: PLC0415
     from .import_text import comparison_tables  # noqa: PLC0415
 
     record = outcome.record
     if report is not None:
-        from ...batch.import_report import write_import_report  # noqa: PLC0415 - brings plots
+        from ...batch.import_report import write_import_report  # noqa: PLC0415 - brings Jinja
 
         dry = outcome.result == "dryRun"
         write_import_report(report, record, thresholds=record.thresholds, refused=outcome.refused, dry_run=dry)
@@ -154,7 +154,8 @@ def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> Non
         raise typer.Exit(EXIT_REFUSED)
     err.print(_ending(outcome))
     if outcome.dead_lettered:
-        err.print(f"{outcome.dead_lettered:,} bad rows are dead letters; see: fan-identity dead-letters list")
+        letters = counted(outcome.dead_lettered, "bad row is a dead letter", "bad rows are dead letters")
+        err.print(f"{letters}; see: fan-identity dead-letters list")
         raise typer.Exit(EXIT_DEAD_LETTERS)
 
 
@@ -239,9 +240,8 @@ def show(
         raise UsageError("there is no such version; see: fan-identity imports list")
     if report is not None:
         from ...batch.import_report import write_import_report  # noqa: PLC0415
-        from ...batch.report import check_report_path  # noqa: PLC0415
 
-        check_report_path(report)
+        check_writable(report, "report")
         write_import_report(report, record, thresholds=record.thresholds, refused=None, dry_run=False)
         err.print(f"report: {report}")
     if as_json:

@@ -10,6 +10,7 @@ from ...io.backends import Backends
 from ...io.errors import UsageError
 from ...io.file_ranges import FileFormat
 from ...io.settings import load_settings
+from ...io.whole_files import check_writable
 from .common import (
     AsJson,
     Format,
@@ -67,7 +68,7 @@ def score(
     """
     settings = load_settings(store=store, model=model, horizon=horizon)
     # Beam takes a second to import: only where it is needed.
-    from ...batch.report import check_report_path, write_report  # noqa: PLC0415
+    from ...batch.report import write_report  # noqa: PLC0415
     from ...batch.score_files import score_files  # noqa: PLC0415
     from ...batch.summary import arm_distribution, summarize  # noqa: PLC0415
     from ...io.files import plan_ranges  # noqa: PLC0415
@@ -78,7 +79,7 @@ def score(
     options = parse_beam_flags(context.obj or [], prism=settings.prism)
     backends.open_model()
     if report is not None:
-        check_report_path(report)
+        check_writable(report, "report")
     ranges = plan_ranges(inputs, parse_format(file_format))
     rules = RulesOfNow(
         horizon_ms=None if settings.horizon is None else int(settings.horizon.total_seconds() * 1_000),

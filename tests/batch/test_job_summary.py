@@ -1,11 +1,8 @@
 """The summary of a job: what machines read, what people see, and that data can do nothing in the page."""
 
 import json
-import os
-import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from fan_identity import __version__
 from fan_identity.batch.job_summary import JobSummary, Outcome, duration_text, shown_settings, without_secrets
@@ -91,20 +88,6 @@ def test_an_empty_summary_is_a_page_too():
     assert "Nothing was counted." in page
     assert "Nothing to do" in page
     assert "<h2>Notes" not in page
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        required = os.environ.get("FAN_IDENTITY_REQUIRE_SERVICES", "").split(",")
-        if "chromium" in required or "all" in required:
-            pytest.fail("no chromium on the PATH")
-        pytest.skip("no chromium on the PATH: install the system's package, such as apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [390, 1200])

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import plotly.graph_objects
 import pytest
 
-from fan_identity.batch.report import check_report_path, write_report
+from fan_identity.batch.report import write_report
 from fan_identity.batch.score_files import ScoreRun
 from fan_identity.batch.separation import separate
 from fan_identity.batch.summary import Summary
@@ -15,6 +15,7 @@ from fan_identity.domain.ledger import Ledger
 from fan_identity.domain.scorecard import describe
 from fan_identity.domain.scores import stored_reasons
 from fan_identity.io.errors import UsageError
+from fan_identity.io.whole_files import check_writable
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 HOSTILE = [
@@ -313,7 +314,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(UsageError, match="not a file"):
-        check_report_path(pipe)
+        check_writable(pipe, "report")
     with pytest.raises(UsageError, match="not a file"):
         write_report(pipe, RUN, SALE)
     assert pipe.is_fifo()
