@@ -89,6 +89,7 @@ class Backends:
         flags_folder: where the last known flags are kept over a restart, or None.
         arai_max_age_ms: an ARAI item older than this is fetched anew.
         visibility_timeout_ms: of received messages.
+        rescore_rate: users a second that are rescored in each process.
     """
 
     worker: str
@@ -109,6 +110,7 @@ class Backends:
     flags_folder: str | None = None
     arai_max_age_ms: int = 86_400_000
     visibility_timeout_ms: int = 60_000
+    rescore_rate: int = 200
 
     @classmethod
     def of(cls, settings: Settings, worker: str = "scoreUsers", source: str | None = None) -> "Backends":
@@ -145,6 +147,7 @@ class Backends:
             flags_folder=settings.flags_folder,
             arai_max_age_ms=milliseconds(settings.arai_max_age),
             visibility_timeout_ms=milliseconds(settings.visibility_timeout),
+            rescore_rate=settings.rescore_rate,
         )
 
     @classmethod

@@ -1,8 +1,8 @@
 """The rescore step: a request becomes scores of everyone it names, a page of users at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,7 @@ from ..domain.rescoring import (
     selects,
 )
 from .clock import now_ms
+from .pacing import Pacer
 from .persisting import apply_imports, persist
 from .ports import AraiSource, ArmCache, FanImports, ReceivedMessage, ScoringModel, Table
 from .steps import (
@@ -45,6 +46,7 @@ class Rescoring:
         arai: the users' profiles.
         model: scores them.
         imports: what the active imports say of them, or None to apply none.
+        pacer: how many users a second are scored, live traffic's room to breathe; None for as many as can be.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Rescoring:
         arai: AraiSource,
         model: ScoringModel,
         imports: FanImports | None,
+        pacer: Pacer | None = None,
     ) -> None:
         self._worker = worker
         self._table = table
@@ -62,6 +65,7 @@ class Rescoring:
         self._arai = arai
         self._model = model
         self._imports = imports
+        self._pacer = pacer
 
     def rescore(self, batch: Batch[ReceivedMessage], count: Count) -> Batch[ReceivedMessage]:
         """Works off requests; counts ``scored`` users and ``requests`` done.
@@ -94,26 +98,58 @@ class Rescoring:
         time_ms = rescore_time_ms(request, received.sent_at_ms or now_ms())
         letters: list[DeadLetter] = []
         users = self._users(request)
-        while page := list(islice(users, _PAGE)):
-            queued = [
-                Queued(
-                    # Its own group and no receipt: one user's failure holds up nobody else's score.
-                    msgspec.structs.replace(
-                        received, receipt="", group_id=user, body=request_for(request, user, time_ms)
-                    ),
-                    rescore_message(request, user, time_ms, batch.request_id),
-                )
-                for user in page
-            ]
-            work = Batch(batch.request_id, batch.source, queued)
-            scored = score_users(fetch_arai(work, self._arai, self._worker), self._model, self._worker)
-            applied = apply_imports(scored, self._imports)
-            written = persist(applied, self._table, self._cache, self._imports, self._worker, count)
-            unavailable = [letter for letter in written.dead_letters if letter.reason.endswith("_unavailable")]
-            if len(unavailable) == len(page):
-                return letters, Failure(unavailable[0].reason, unavailable[0].error, retryable=True)
-            letters += written.dead_letters
+        while page := list(islice(users, self.page)):
+            failed, outage = self.rescore_page(batch, received, request, page, time_ms, count)
+            if outage is not None:
+                return letters, outage
+            letters += failed
         return letters, None
+
+    @property
+    def page(self) -> int:
+        """How many users are scored together: fewer at a low rate, so that the work is spread and not in gusts."""
+        return _PAGE if self._pacer is None else self._pacer.portion(_PAGE)
+
+    def rescore_page(
+        self,
+        batch: Batch[Any],
+        received: ReceivedMessage,
+        request: RescoreRequest,
+        users: Sequence[str],
+        time_ms: int,
+        count: Count,
+    ) -> tuple[list[DeadLetter], Failure | None]:
+        """Scores users of a request, when the rate allows it; counts ``scored``.
+
+        Args:
+            batch: names the run in scores and dead letters.
+            received: how the request came.
+            request: names the scores.
+            users: of the request, each once.
+            time_ms: of the scores.
+            count: adds to a counter.
+
+        Returns:
+            The dead letters of those who cannot be scored; and where nobody could, why, and no dead letters.
+        """
+        if self._pacer is not None:
+            self._pacer.take(len(users))
+        queued = [
+            Queued(
+                # Its own group and no receipt: one user's failure holds up nobody else's score.
+                msgspec.structs.replace(received, receipt="", group_id=user, body=request_for(request, user, time_ms)),
+                rescore_message(request, user, time_ms, batch.request_id),
+            )
+            for user in users
+        ]
+        work = Batch(batch.request_id, batch.source, queued)
+        scored = score_users(fetch_arai(work, self._arai, self._worker), self._model, self._worker)
+        applied = apply_imports(scored, self._imports)
+        written = persist(applied, self._table, self._cache, self._imports, self._worker, count)
+        unavailable = [letter for letter in written.dead_letters if letter.reason.endswith("_unavailable")]
+        if len(unavailable) == len(users):
+            return [], Failure(unavailable[0].reason, unavailable[0].error, retryable=True)
+        return list(written.dead_letters), None
 
     def _users(self, request: RescoreRequest) -> Iterator[str]:
         if request.users is not None:

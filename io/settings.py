@@ -38,6 +38,8 @@ class Settings(BaseSettings):
             runs.
         internal_accounts: user ids that are never scored.
         batch_size: how many records one Beam element carries.
+        rescore_rate: users a second that processRescoreEvents scores in each process, so that live traffic keeps its
+            latency.
         splits: how many readers share a source side by side; the runner's parallelism at most.
         visibility_timeout: how long a received message is hidden from others.
         prism: path of the Prism binary; searched in PATH where None.
@@ -72,6 +74,7 @@ class Settings(BaseSettings):
     horizon: timedelta | None = None
     internal_accounts: Annotated[frozenset[str], NoDecode] = frozenset()
     batch_size: int = Field(default=500, ge=1, le=10_000)
+    rescore_rate: int = Field(default=200, ge=1)
     splits: int = Field(default=1, ge=1, le=256)
     visibility_timeout: timedelta = Field(default=timedelta(seconds=60), gt=timedelta(0))
     prism: str | None = None

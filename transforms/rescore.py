@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from ..domain.records import Batch
 from ..io.backends import Backends
+from ..io.pacing import pacer_of
 from ..io.ports import ReceivedMessage
 from ..io.rescoring import Rescoring
 from .batches import BatchStep, BatchTransform, count, par_do
@@ -38,6 +39,7 @@ class _Rescore(BatchStep):
             backends.open_arai(),
             backends.open_model(),
             backends.open_imports(),
+            pacer_of(backends.rescore_rate),
         )
 
     @override

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fan_identity.domain.activity import MalformedRecordError
+from fan_identity.domain.activity import MalformedRecordError, format_time_ms
 from fan_identity.domain.messages import Cause, caused_by, decode_message, decode_request, encode_message
 from fan_identity.domain.rescoring import decode_rescore_request, request_for, rescore_message, rescore_time_ms, selects
 from fan_identity.domain.verification import Status, decode_verification, newest_verification_item, verification_item
@@ -47,6 +47,11 @@ def test_what_is_neither_is_malformed(body):
         b'{"rescoreId":"r","users":[" "]}',
         b'{"rescoreId":"r","users":"u"}',
         b'{"rescoreId":"r","users":["u"],"requestedAt":"soon"}',
+        b'{"rescoreId":"r","users":["u"],"scoredFrom":0}',
+        b'{"rescoreId":"r","modelVersion":"m","scoredTo":0}',
+        b'{"rescoreId":"r","scoredFrom":"soon"}',
+        b'{"rescoreId":"r","scoredFrom":2,"scoredTo":2}',
+        b'{"rescoreId":"r","scoredFrom":3,"scoredTo":2}',
     ],
 )
 def test_a_request_names_its_users_in_one_way(body):
@@ -60,6 +65,25 @@ def test_users_are_selected_by_cluster_or_model():
     by_model = decode_rescore_request(b'{"rescoreId":"r","modelVersion":"other"}')
     assert (selects(by_cluster, latest), selects(by_model, latest)) == (True, False)
     assert selects(by_cluster, {"clusterId": None}) is False
+
+
+def test_a_time_that_is_none_is_called_by_its_name():
+    with pytest.raises(MalformedRecordError, match="scoredTo is neither"):
+        decode_rescore_request(b'{"rescoreId":"r","scoredTo":"later"}')
+
+
+@given(st.integers(0, 10), st.none() | st.integers(0, 10), st.none() | st.integers(0, 10))
+def test_users_are_selected_by_the_time_of_their_latest_score(scored, begin, end):
+    bounds = {"scoredFrom": begin, "scoredTo": end}
+    given_bounds = {name: value for name, value in bounds.items() if value is not None}
+    body = json.dumps({"rescoreId": "r", **given_bounds}).encode()
+    if not given_bounds or (len(given_bounds) == 2 and begin >= end):
+        with pytest.raises(MalformedRecordError):
+            decode_rescore_request(body)
+        return
+    expected = (begin is None or scored >= begin) and (end is None or scored < end)
+    assert selects(decode_rescore_request(body), {"occurredAt": format_time_ms(scored)}) is expected
+    assert selects(decode_rescore_request(body), {}) is False
 
 
 def test_one_users_share_of_a_request_is_a_request_with_the_same_score():
