@@ -101,6 +101,46 @@ def start(
     tell(outcome, report, as_json=as_json)
 
 
+def run_import(
+    worker: str,
+    beam_flags: list[str],
+    source: str | None,
+    file_format: str | None,
+    store: str | None,
+    table: str | None,
+    cache: str | None,
+    dead_letters: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Runs an import by the reference's name of the job, from settings alone.
+
+    Args:
+        worker: ``startClusterImport`` or ``startBotOrNotImport``.
+        beam_flags: what followed ``--``.
+        source: a file or folder; the setting where None, as with those that follow.
+        file_format: where names do not tell.
+        store: all of those below.
+        table: the fan identity table.
+        cache: the ARM cache.
+        dead_letters: where bad rows go.
+        as_json: prints JSON.
+
+    Raises:
+        UsageError: there is no source; else as ``start``.
+    """
+    from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
+
+    settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters, source=source)
+    if settings.source is None:
+        raise UsageError(
+            f"{worker} needs --source, such as --source s3://bucket/folder/ or file:///folder/file.parquet"
+        )
+    kind = _kind(worker)
+    outcome = job_of(kind, settings, beam_flags).run(ImportRequest(kind, [settings.source], file_format))
+    tell(outcome, None, as_json=as_json)
+
+
 def job_of(kind: ImportKind, settings: Settings, beam_flags: list[str]) -> "ImportJob":
     """The job of a kind on the tables of settings.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ...domain.imports import ImportKind
 from ...domain.ledger import DEAD_LETTERED, REJECTED
 from ...io.backends import Backends
 from ...io.errors import UsageError
@@ -25,6 +26,7 @@ from .common import (
     print_json,
     two_columns,
 )
+from .imports import run_import
 
 
 def run(
@@ -36,7 +38,8 @@ def run(
         str | None,
         typer.Option(
             help="What an enqueue worker reads: kafka://host:9092/topic, kinesis://stream, pubsub://project/name, "
-            "sqs://queue or file:///folder/activities.jsonl. For scoreUsers, ARAI changes: dynamodb-streams://table."
+            "sqs://queue or file:///folder/activities.jsonl. For scoreUsers, ARAI changes: dynamodb-streams://table. "
+            "For imports, files."
         ),
     ] = None,
     store: Store = None,
@@ -64,7 +67,8 @@ def run(
     over a range: kafka://host/topic?start_time=2026-11-27T10:00:00Z&end_time=2026-11-27T11:00:00Z.
 
     Workers: enqueueFromStream, enqueueFromPurchaseStream, enqueueFromVfStream, enqueueFromSQJourneyStream,
-    enqueueFromDemandStream, scoreUsers, stagingScoreUsers, processRescoreEvents, handleEvent.
+    enqueueFromDemandStream, scoreUsers, stagingScoreUsers, processRescoreEvents, handleEvent; startClusterImport and
+    startBotOrNotImport import the files of --source as "fan-identity imports start" does.
 
     Examples:
 
@@ -75,10 +79,15 @@ def run(
       fan-identity run scoreUsers --store sqlite:///fans.db --streaming
 
       fan-identity run scoreUsers --store sqlite:///fans.db --streaming -- --runner=PrismRunner
+
+      fan-identity run startClusterImport --source s3://bucket/clusters/2026-11-26/ --store sqlite:///fans.db
     """
     name = worker or load_settings().app_name
     if name is None:
         raise UsageError("which worker? name one, or set APP_NAME; see fan-identity run --help")
+    if name in {kind.worker for kind in ImportKind}:
+        run_import(name, context.obj or [], source, file_format, store, table, cache, dead_letters, as_json=as_json)
+        return
     chosen = worker_named(name)
     settings = load_settings(
         store=store,
