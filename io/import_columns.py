@@ -203,7 +203,9 @@ def _told_times(column: Any, latest_ms: int) -> tuple[Any, list[_Breach]]:
         column = column.cast(pa.timestamp("ms")).cast(pa.int64())
     elif _is_text(kind) or _is_bytes(kind):
         column, breaches = _parsed(column)
-    elif _types.is_null(kind):
+    elif _types.is_null(kind) or _types.is_integer(kind):
+        if _types.is_uint64(kind):
+            column = pc.min_element_wise(column, pa.scalar(2**63 - 1, kind), skip_nulls=False)
         column = column.cast(pa.int64())
     elif _types.is_floating(kind):
         column = pc.floor(column.cast(pa.float64()))

@@ -26,6 +26,9 @@ from .text_lines import MAX_RECORD_BYTES
 _ERRORS: Final = {
     "unexpected end of data": "a quote is not closed",
     "',' expected after '\"'": "a quote stands inside a field",
+    "new-line character seen in unquoted field - do you need to open the file in universal-newline mode?": (
+        "a carriage return stands outside quotes"
+    ),
 }
 
 
