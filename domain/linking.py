@@ -67,7 +67,7 @@ class LinkRules(msgspec.Struct, frozen=True):
         ValueError: a limit is under 2, a weak kind's over ``MOST_WEAK_FANS``, or the review size under 2.
     """
 
-    limits: Mapping[LinkKind, int] = DEFAULT_LIMITS
+    limits: Mapping[LinkKind, int] = msgspec.field(default_factory=lambda: dict(DEFAULT_LIMITS))
     weak: frozenset[LinkKind] = frozenset({LinkKind.IP_BLOCK})
     review_size: int = 200
 

@@ -9,7 +9,7 @@ random one and their low bits spread them evenly: both are relied on. Columns ar
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,13 +71,36 @@ def split(block: Block, by: int, partitions: int) -> Iterator[tuple[int, bytes]]
         order = np.argsort(partition, kind="stable")  # of 16 bits: a radix sort
         ends = np.cumsum(np.bincount(partition, minlength=partitions))
         block = block[:, order]
-        starts = np.concatenate(([0], ends[:-1]))
+        begins = np.concatenate(([0], ends[:-1]))
         parts = [
-            (at, block[:, start:end]) for at, (start, end) in enumerate(zip(starts, ends, strict=True)) if end > start
+            (at, block[:, start:end]) for at, (start, end) in enumerate(zip(begins, ends, strict=True)) if end > start
         ]
     for at, part in parts:
-        for start in range(0, part.shape[1], CHUNK_PAIRS):
-            yield at, part[:, start : start + CHUNK_PAIRS].tobytes()
+        for chunk in chunks(part):
+            yield at, chunk
+
+
+def chunks(block: Block) -> Iterator[bytes]:
+    """A block as elements of ``CHUNK_PAIRS`` pairs, encoded."""
+    for start in range(0, block.shape[1], CHUNK_PAIRS):
+        yield block[:, start : start + CHUNK_PAIRS].tobytes()
+
+
+def distinct(block: Block) -> tuple[Block, npt.NDArray[np.intp]]:
+    """Each pair once, in order, and how often it was there."""
+    ordered = block[:, np.lexsort((block[1], block[0]))]
+    if not ordered.shape[1]:
+        return ordered, np.empty(0, np.intp)
+    changes = np.logical_or(ordered[0, 1:] != ordered[0, :-1], ordered[1, 1:] != ordered[1, :-1])
+    first = np.flatnonzero(np.concatenate(([True], changes)))
+    return ordered[:, first], np.diff(first, append=ordered.shape[1])
+
+
+def starts(ordered: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Where each run of equal values begins."""
+    if not len(ordered):
+        return np.empty(0, np.intp)
+    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
 
 
 def mix(numbers: Nodes, key: int) -> Nodes:
@@ -129,7 +152,7 @@ def contract(roots: Block) -> Contracted:
     if not roots.shape[1]:
         return Contracted(empty(), empty())
     node, root = roots[:, np.argsort(roots[0])]
-    first = np.flatnonzero(np.concatenate(([True], node[1:] != node[:-1])))
+    first = starts(node)
     smallest = np.minimum.reduceat(root, first)
     stays = np.logical_or.reduceat(root == node, first)
     tied = np.repeat(smallest, np.diff(first, append=len(node)))

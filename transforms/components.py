@@ -100,7 +100,8 @@ class ConnectedComponents(beam.PTransform[Any, Any]):
         labels: Any = grouped | f"Finish{last}" >> _labels(_Finish(last, above), above)
         for level in range(last - 1, 0, -1):
             above = self.plan[level - 2] if level > 1 else None
-            grouped = {"dropped": dropped[level - 1], "labels": labels} | f"ByParent{level}" >> beam.CoGroupByKey()
+            joined: Any = {"dropped": dropped[level - 1], "labels": labels}
+            grouped = joined | f"ByParent{level}" >> beam.CoGroupByKey()
             labels = grouped | f"Resolve{level}" >> _labels(_Resolve(level, above), above)
         return labels
 
