@@ -26,6 +26,7 @@ def test_nothing_set_means_these_defaults():
         "splits": 1,
         "internal_accounts": frozenset(),
         "batch_size": 500,
+        "rescore_rate": 200,
         "visibility_timeout": timedelta(seconds=60),
         "log_level": "WARNING",
     }
