@@ -55,13 +55,13 @@ def read_assignments(path: str) -> Iterator[tuple[list[str], list[str]]]:
         yield fans, clusters
 
 
-def read_rows(path: str, columns: tuple[str, ...], where: Any = None) -> Iterator[Any]:
+def read_rows(path: str, columns: tuple[str, ...], where: tuple[str, str] | None = None) -> Iterator[Any]:
     """Reads record batches of a file.
 
     Args:
         path: of the file.
         columns: which.
-        where: a ``pyarrow.compute`` expression; all rows where there is none.
+        where: a column and the text that rows must have there; all rows where there is none.
 
     Raises:
         UsageError: no Parquet file, without these columns, or damaged.
@@ -75,7 +75,8 @@ def read_rows(path: str, columns: tuple[str, ...], where: Any = None) -> Iterato
         missing = [name for name in columns if name not in source.schema.names]
         if missing:
             raise UsageError(f"{shown(path)}: has no column {missing[0]}; name the files of a build")
-        yield from source.to_batches(columns=list(columns), filter=where, batch_size=_ROWS, use_threads=False)
+        wanted = None if where is None else ds.field(where[0]) == where[1]
+        yield from source.to_batches(columns=list(columns), filter=wanted, batch_size=_ROWS, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise BackendUnavailableError(f"{shown(path)}: cannot be read: {error.strerror}") from None
