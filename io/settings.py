@@ -43,6 +43,9 @@ class Settings(BaseSettings):
         splits: how many readers share a source side by side; the runner's parallelism at most.
         visibility_timeout: how long a received message is hidden from others.
         prism: path of the Prism binary; searched in PATH where None.
+        cluster_prefix: how keys of cluster files begin, so that an S3 event tells what to import; "" to look at their
+            columns instead. Likewise ``bot_or_not_prefix``.
+        s3_options: options of the addresses made from S3 events: ``region=eu-west-1``, ``endpoint=http://host:port``.
         log_level: of this program's own log.
     """
 
@@ -78,6 +81,9 @@ class Settings(BaseSettings):
     splits: int = Field(default=1, ge=1, le=256)
     visibility_timeout: timedelta = Field(default=timedelta(seconds=60), gt=timedelta(0))
     prism: str | None = None
+    cluster_prefix: str = "clusters/"
+    bot_or_not_prefix: str = "bot-or-not/"
+    s3_options: str = ""
     log_level: str = Field(default="WARNING", pattern="(?i)^(debug|info|warning|error)$")
 
     @field_validator("horizon", "visibility_timeout", "arai_max_age", mode="before")
