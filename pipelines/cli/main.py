@@ -20,6 +20,7 @@ from . import (
     demo,
     doctor,
     fans,
+    import_events,
     imports,
     lambda_event,
     lookup,
@@ -88,6 +89,8 @@ app.command()(doctor.doctor)
 app.command()(fans.erase)
 app.command()(fans.export)
 app.add_typer(dead_letters.app, name="dead-letters")
+imports.app.command("on-event")(import_events.on_event)
+imports.app.command()(import_events.watch)
 app.add_typer(imports.app, name="imports")
 app.add_typer(api_keys.app, name="api-keys")
 
