@@ -126,7 +126,11 @@ class ImportJob:
             raise UsageError("--work: on a cluster, name a folder all workers reach: s3://bucket/folder or gs://…")
         plan = plan_import(request.addresses, self.kind, request.format)
         with self.lease() as lease:
-            self._finish_what_was_left()
+            if not request.dry_run:
+                for record, followed in self._finish_what_was_left():
+                    if record.digest == plan.digest and record.state is State.ACTIVE:
+                        # Killed after the pointer moved and started again: this is the end of that run.
+                        return ImportOutcome(record, "active", followed=followed)
             self._refuse_again(plan)
             started_at = now_ms()
             version = version_name(started_at, plan.digest)
@@ -245,7 +249,8 @@ class ImportJob:
         records: dict[str, VersionRecord] = {}
         for record in self._versions.records():
             if record.version == active and record.state is not State.ACTIVE:
-                settled = replace(record, state=State.ACTIVE, followed=False)
+                # One taken up again by a rollback: what follows is the version taken back.
+                settled = replace(record, state=State.ACTIVE, followed=record.state is State.REPLACED)
             elif record.version != active and record.state is State.ACTIVE:
                 settled = replace(record, state=State.REPLACED)
             else:
@@ -255,12 +260,13 @@ class ImportJob:
             records[record.version] = settled
         return records
 
-    def _finish_what_was_left(self) -> int:
-        followed = 0
-        for record in self._settled().values():
-            if record.state in (State.ACTIVE, State.ROLLED_BACK) and not record.followed:
-                followed += self._follow(record)
-        return followed
+    def _finish_what_was_left(self) -> list[tuple[VersionRecord, int]]:
+        """Lets scores follow where a killed run did not; returns each such version and how many fans it was."""
+        return [
+            (replace(record, followed=True), self._follow(record))
+            for record in self._settled().values()
+            if record.state in (State.ACTIVE, State.ROLLED_BACK) and not record.followed
+        ]
 
     def _follow(self, record: VersionRecord) -> int:
         """Lets scores follow once the pointer was moved.
@@ -286,10 +292,12 @@ class ImportJob:
             LeaseHeldError, BackendUnavailableError: as ``run``.
         """
         with self.lease():
-            return self._finish_what_was_left()
+            return sum(followed for _, followed in self._finish_what_was_left())
 
     def roll_back(self) -> tuple[VersionRecord, str | None, int]:
         """Makes the version active again that the active one replaced.
+
+        Where a rollback was killed after the pointer moved, this finishes it and goes no further back.
 
         Returns:
             The record of the version taken back, the version active now (None where it was the first), and how many
@@ -300,18 +308,21 @@ class ImportJob:
             LeaseHeldError, BackendUnavailableError: as ``run``.
         """
         with self.lease():
-            self._finish_what_was_left()
+            finished = self._finish_what_was_left()
             seen = self._versions.pointer()
+            for record, followed in finished:
+                if record.state is State.ROLLED_BACK:
+                    return record, seen.import_version, followed
             record = None if seen.import_version is None else self._versions.record(seen.import_version)
             if record is None:
                 raise UsageError(f"no {self.kind} version is active: there is nothing to take back")
-            if record.replaced is not None and self._versions.record(record.replaced) is None:
+            before = None if record.replaced is None else self._versions.record(record.replaced)
+            if record.replaced is not None and (before is None or before.state is State.DELETING):
                 raise UsageError(f"version {record.replaced} was deleted; import its files again instead")
             # Before the pointer moves: where this is killed in between, the record is made active again.
             record = replace(record, state=State.ROLLED_BACK, followed=False)
             self._versions.save(record)
             self._versions.move(seen, record.replaced, now_ms())
-            before = None if record.replaced is None else self._versions.record(record.replaced)
             if before is not None:
                 self._versions.save(replace(before, state=State.ACTIVE))
             return record, record.replaced, self._follow(record)
@@ -327,13 +338,16 @@ class ImportJob:
             active = self._versions.pointer().import_version
             records = self._versions.records()
             needed = {active, *(record.replaced for record in records if record.version == active)}
-            whole = [record.version for record in records if record.state not in (State.STAGING, State.STAGED)]
+            partly = (State.STAGING, State.STAGED, State.DELETING)
+            whole = [record.version for record in records if record.state not in partly]
             needed |= set(whole[:keep])
-            deleted = [record.version for record in records if record.version not in needed]
-            for version in deleted:
+            deleted = [record for record in records if record.version not in needed]
+            for record in deleted:
                 lease.check()
-                self._delete(version)
-            return deleted
+                # First of all: where this is killed, nobody goes back to what is left of it.
+                self._versions.save(replace(record, state=State.DELETING))
+                self._delete(record.version)
+            return [record.version for record in deleted]
 
     def _delete(self, version: str) -> None:
         def build(pipeline: beam.Pipeline) -> None:

@@ -76,13 +76,14 @@ class Pointer(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class State(StrEnum):
-    """How far a version came."""
+    """How far a version came. Whole are those that are or were active; of one being deleted some fans may be gone."""
 
     STAGING = "staging"
     STAGED = "staged"
     ACTIVE = "active"
     REPLACED = "replaced"
     ROLLED_BACK = "rolledBack"
+    DELETING = "deleting"
 
 
 class ClusterChanges(msgspec.Struct, frozen=True, rename="camel"):

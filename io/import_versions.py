@@ -100,7 +100,8 @@ class ImportVersions:
         pointer = Pointer(version, seen.generation + 1, at_ms)
         item = pointer_item(self.kind, pointer)
         (written,) = self._table.put_if_newer([(f"{pointer.generation:012d}", item)])
-        if written is not True:
+        # DynamoDB may say False of a write that was made, where the answer was lost and the write tried again.
+        if written is not True and self.pointer() != pointer:
             raise ImportConflictError(
                 f"another run made another {self.kind} version active meanwhile; look at it with: "
                 "fan-identity imports list"

@@ -34,6 +34,7 @@ _WARM_INTERPRETER = """
 import atexit, ctypes, gc, json, os, resource, signal, sys, threading, traceback
 import fan_identity.pipelines.cli.main as command_line
 import fan_identity.batch.redrive, fan_identity.batch.report, fan_identity.batch.score_files
+import fan_identity.batch.import_job, fan_identity.domain.import_summary, fan_identity.pipelines.cli.import_text
 import fan_identity.io.parquet_files, fan_identity.pipelines.prism
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
