@@ -1,8 +1,10 @@
 """The last steps of scoring: the active imports' effects are added, then scores are written where all readers look."""
 
+from typing import Any
+
 import msgspec
 
-from ..domain.import_effects import with_imports
+from ..domain.import_effects import NOTHING_IMPORTED, with_imports
 from ..domain.records import Batch, Failure
 from ..domain.scores import cache_entry, latest_item, score_item, version_of
 from .clock import now_ms
@@ -15,6 +17,8 @@ def apply_imports(batch: Batch[Scored], imports: FanImports | None) -> Batch[Sco
     if imports is None or not batch.items:
         return batch
     generation, values = imports.values([scored.message.global_user_id for scored in batch.items])
+    if not generation and values.count(NOTHING_IMPORTED) == len(values):
+        return batch  # there never was an import
     return batch.with_items(
         [
             msgspec.structs.replace(scored, imported=imported, generation=generation)
@@ -45,9 +49,7 @@ def persist(
 
 def _write(batch: Batch[Scored], table: Table, cache: ArmCache | None, worker: str) -> Batch[Scored]:
     now = now_ms()
-    items = [
-        with_imports(score_item(scored.message, scored.score, worker, now), scored.imported) for scored in batch.items
-    ]
+    items = [_item(scored, worker, now) for scored in batch.items]
     written = table.batch_put(items)
     # Of one user's scores in a batch only the newest can end up as the latest.
     newest: dict[str, tuple[str, int]] = {}
@@ -72,3 +74,8 @@ def _write(batch: Batch[Scored], table: Table, cache: ArmCache | None, worker: s
         for index, failure in sorted(refused.items())
     ]
     return batch.with_items([scored for index, scored in enumerate(batch.items) if index not in refused], failed)
+
+
+def _item(scored: Scored, worker: str, written_at_ms: int) -> dict[str, Any]:
+    item = score_item(scored.message, scored.score, worker, written_at_ms)
+    return item if scored.imported is NOTHING_IMPORTED else with_imports(item, scored.imported)
