@@ -2,7 +2,7 @@
 
 # pyarrow has no type stubs; what comes from it is Any or unknown here and typed in the results.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,20 +10,25 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..domain.imports import ImportKind
 from .arrow_cells import UNREADABLE, values_of
 from .errors import UsageError
-from .import_columns import Fault, check_rows, type_fault
+from .import_cells import Fault, is_bytes, is_text, type_fault
+from .import_columns import check_rows
 from .import_ranges import ALIASES, BadRow, ImportRange, ImportRows, position
-from .import_schema import Columns, place_columns
+from .import_schema import place_columns
 from .remote_files import open_file, reading
 
 RANGE_ROWS: Final = 500_000
 """About as many rows are a range; a row group is never split."""
 
 _BATCH_BYTES: Final = 64 * 1024 * 1024
+_MAX_CELL_BYTES: Final = 16 * 1024
+"""More of a cell does not travel with a bad row."""
+
 _BUFFER_BYTES: Final = 1024 * 1024
 _REMOTE_BUFFER_BYTES: Final = 8 * 1024 * 1024
 """Each filling of a column's buffer is a request of its own to a store."""
@@ -92,41 +97,72 @@ def read_parquet(part: ImportRange, batch_rows: int) -> Iterator[ImportRows]:
         BackendUnavailableError: the disk or the store failed.
         UsageError: the file is gone or its data are damaged.
     """
-    buffer = _REMOTE_BUFFER_BYTES if "://" in part.address else _BUFFER_BYTES
-    damage = "its data are damaged; write or copy it again"
+    row = part.first_row
     with open_file(part.address) as raw:
-        with _errors(part.name, damage):
-            file = pq.ParquetFile(raw, buffer_size=buffer, pre_buffer=False)
-        columns = place_columns(file.schema_arrow.names, part.kind, part.name)
-        names = [file.schema_arrow.names[place] for place in columns if place is not None]
-        row = part.first_row
-        for group in range(part.start, part.end):
-            count = min(batch_rows, _batch_rows(file.metadata.row_group(group), names))
-            with _errors(part.name, damage):
-                source = file.iter_batches(count, row_groups=[group], columns=names, use_threads=False)
-            while True:
-                with _errors(part.name, damage):
-                    batch = next(source, None)
-                if batch is None:
-                    break
-                yield _checked(batch, names, columns, part, row)
-                row += batch.num_rows
+        batches = _batches(raw, part, batch_rows)
+        while True:
+            with _errors(part.name, "its data are damaged; write or copy it again"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            for rows in _slices(batch):
+                yield _checked(rows, part, row)
+                row += rows.num_rows
 
 
-def _batch_rows(group: Any, names: Sequence[str]) -> int:
-    sizes = [
-        column.total_uncompressed_size
-        for column in (group.column(index) for index in range(group.num_columns))
-        if column.path_in_schema in names
-    ]
-    return max(1, _BATCH_BYTES // max(1, sum(sizes) // max(1, group.num_rows)))
+def _batches(raw: Any, part: ImportRange, batch_rows: int) -> Iterator[Any]:
+    """Record batches of the columns needed, in the order user, value, time."""
+    buffer = _REMOTE_BUFFER_BYTES if "://" in part.address else _BUFFER_BYTES
+    file = pq.ParquetFile(raw, buffer_size=buffer, pre_buffer=False)
+    schema = file.schema_arrow
+    names = [schema.names[place] for place in place_columns(schema.names, part.kind, part.name) if place is not None]
+    texts = [name for name in names if _is_long(schema.field(name).type)]
+    # Reads text as dictionaries of it, which takes longer.
+    careful = pq.ParquetFile(raw, metadata=file.metadata, read_dictionary=texts, buffer_size=buffer, pre_buffer=False)
+    for group in range(part.start, part.end):
+        about = file.metadata.row_group(group)
+        chunks = [about.column(index) for index in range(about.num_columns)]
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
+        count = max(1, min(batch_rows, _BATCH_BYTES // max(1, size // max(1, about.num_rows))))
+        shared = [
+            chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and chunk.path_in_schema in texts
+        ]
+        chosen = careful if any(_longest(careful, group, name) * count > _BATCH_BYTES for name in shared) else file
+        for batch in chosen.iter_batches(count, row_groups=[group], columns=names, use_threads=False):
+            yield batch.select(names)
 
 
-def _checked(batch: Any, names: Sequence[str], columns: Columns, part: ImportRange, first_row: int) -> ImportRows:
-    user, value, *updated = [batch.column(batch.schema.get_field_index(name)) for name in names]
-    checked = check_rows(user, value, updated[0] if columns.updated is not None else None, part, {})
-    bad = _bad_rows(names, [user, value, *updated], checked.bad, part, first_row) if checked.bad else []
+def _longest(careful: Any, group: int, name: str) -> int:
+    """The bytes of the longest value in a column's dictionary: a few bytes that rows without number may point to."""
+    batch = next(careful.iter_batches(1, row_groups=[group], columns=[name], use_threads=False))
+    column = batch.column(batch.schema.get_field_index(name))
+    return pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+
+
+def _slices(batch: Any) -> Iterator[Any]:
+    """A batch in parts that, dictionaries written out, are of bounded size."""
+    size = 0
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type) and _is_long(column.type.value_type):
+            lengths = pc.min_element_wise(pc.binary_length(column.dictionary), _MAX_CELL_BYTES)
+            size += pc.sum(lengths.take(column.indices)).as_py() or 0
+    count = max(1, batch.num_rows * _BATCH_BYTES // max(size, _BATCH_BYTES))
+    for start in range(0, batch.num_rows, count):
+        yield batch.slice(start, count)
+
+
+def _checked(batch: Any, part: ImportRange, first_row: int) -> ImportRows:
+    user, value, *updated = (_no_view(column) for column in batch.columns)
+    checked = check_rows(user, value, updated[0] if updated else None, part, {})
+    bad = _bad_rows(batch.schema.names, [user, value, *updated], checked.bad, part, first_row) if checked.bad else []
     return ImportRows(checked.table, bad, batch.num_rows)
+
+
+def _no_view(column: Any) -> Any:
+    """Views are what Arrow can do least with."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
 
 
 def _bad_rows(
@@ -147,14 +183,22 @@ def _bad_rows(
 
 
 def _cells(column: Any) -> list[Any]:
-    """Cells as JSON values; bytes that are no UTF-8 as text with escapes, so that they are not lost."""
+    """Cells as JSON values; bytes that are no UTF-8 as text with escapes, so that they are not lost; long ones cut."""
+    indices = None
+    if pa.types.is_dictionary(column.type):
+        column, indices = column.dictionary, column.indices
+    if _is_long(column.type) and (pc.max(pc.binary_length(column)).as_py() or 0) > _MAX_CELL_BYTES:
+        column = pc.binary_slice(column.cast(pa.large_binary()), 0, _MAX_CELL_BYTES)
     values = values_of("", column)
     if UNREADABLE in values:
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
         raw = column.cast(pa.large_binary()).to_pylist()
-        return [None if value is None else value.decode(errors="backslashreplace") for value in raw]
-    return values
+        values = [None if value is None else value.decode(errors="backslashreplace") for value in raw]
+    return values if indices is None else [None if i is None else values[i] for i in indices.to_pylist()]
+
+
+def _is_long(kind: Any) -> bool:
+    """Whether a value of a type is as long as the file wants it."""
+    return is_text(kind) or (is_bytes(kind) and not pa.types.is_fixed_size_binary(kind))
 
 
 @contextmanager

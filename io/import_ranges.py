@@ -13,6 +13,9 @@ MAX_USER_BYTES: Final = 10_240
 MAX_CLUSTER_CHARACTERS: Final = 256
 """A longer cluster id is a bad row."""
 
+MAX_TEXT_BYTES: Final = 4 * MAX_CLUSTER_CHARACTERS
+"""No cluster id, number or time has more."""
+
 USER_COLUMN: Final = "globalUserId"
 UPDATED_COLUMN: Final = "updatedAt"
 

@@ -246,6 +246,7 @@ def test_half_a_parquet_file(tmp_path, keep):
         (BON, "bonScore", pa.array([True, False]), "a number from 0 to 1 is needed"),
         (BON, "globalUserId", pa.array([{"id": "x"}, {"id": "y"}]), "text is needed"),
         (BON, "globalUserId", pa.array([True, False]), "text is needed"),
+        (BON, "globalUserId", pa.array([b"x" * 2_000] * 2, pa.binary(2_000)), "text is needed"),
         (BON, "updatedAt", pa.array([True, False]), "a time is needed"),
         (CLUSTER, "clusterId", pa.array([["c"], ["d"]]), "text is needed"),
     ],
