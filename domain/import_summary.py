@@ -226,6 +226,7 @@ def verdict(record: VersionRecord, *, refused: str | None, dry_run: bool) -> str
         State.ACTIVE: "Active",
         State.REPLACED: "Replaced by a newer version",
         State.ROLLED_BACK: "Rolled back",
+        State.DELETING: "Being deleted",
     }[record.state]
 
 

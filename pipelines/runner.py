@@ -139,6 +139,8 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
             raise
         raise going_on(runner, options, result) from None
     except Exception as error:
+        if here and _interrupted(error):
+            raise KeyboardInterrupt from None
         text = str(error)
         ours = type(error)(_STEP.sub("", text)) if isinstance(error, FanIdentityError) else _our_error(text)
         if ours is None:
@@ -155,6 +157,13 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
             counts[metric.name] = counts.get(metric.name, 0) + int(counter.result or 0)
     logging.getLogger("fan_identity.runner").info("pipeline ended", extra={"counts": counts})
     return counts
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C hit a step: Beam wraps whatever a step raises."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 @contextmanager
