@@ -135,8 +135,11 @@ def spread(column: Any, most: int, fault: Fault) -> tuple[Any, list[Breach]]:
         over = pc.greater(pc.binary_length(column.dictionary), most)
         if pc.any(over).as_py():
             breaches.append(Breach(no_nulls(over.take(column.indices)), fault))
-            short = pc.if_else(over, pa.scalar(None, kind), column.dictionary)
-            column = pa.DictionaryArray.from_arrays(column.indices, short)
+            # Left out, not null: what is written out is allocated by the mean length of the dictionary's bytes.
+            kept = pc.invert(no_nulls(over))
+            place = pc.subtract(pc.cumulative_sum(kept.cast(pa.int32())), 1)
+            place = pc.if_else(kept, place, pa.scalar(None, pa.int32()))
+            column = pa.DictionaryArray.from_arrays(place.take(column.indices), column.dictionary.filter(kept))
     return column.dictionary_decode(), breaches
 
 
