@@ -31,7 +31,8 @@ def find_files(sources: Sequence[str]) -> list[str]:
             if not inside:
                 raise UsageError(f"{shown(path)}: the folder holds no files; check the name")
         elif glob.has_magic(path) and not Path(path).exists():
-            inside = sorted(one for one in glob.glob(path, recursive=True) if Path(one).is_file())  # noqa: PTH207 - Path.glob takes no absolute pattern
+            matching = glob.glob(path, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            inside = sorted(one for one in matching if Path(one).is_file() and not Path(one).name.startswith(_LEFT_OUT))
             if not inside:
                 raise UsageError(f"{shown(path)}: matches no file; check the pattern, and quote it from the shell")
         else:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from .. import __version__ as CODE_VERSION
 from .activity import Activity
 
 Item = TypeVar("Item", covariant=True)
@@ -82,6 +83,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
         source: the address it was read from.
         position: where in the source.
         payload: the original bytes.
+        code_version: of the program that wrote it last; "" where it was written before versions were kept.
     """
 
     dead_letter_id: str
@@ -95,6 +97,7 @@ class DeadLetter(msgspec.Struct, frozen=True, rename="camel"):
     source: str
     position: str
     payload: bytes
+    code_version: str = CODE_VERSION
 
 
 class Returned(msgspec.Struct, frozen=True, gc=False):

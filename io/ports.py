@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from ..domain.arai import Arai
+from ..domain.dead_letters import WAITING, LetterFilter, LetterTally, RedriveAttempt
 from ..domain.import_effects import ImportedValues
 from ..domain.messages import ScoringMessage
 from ..domain.profile import ActivityFacts
@@ -220,22 +221,35 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
 class DeadLetterArchive(DeadLetterStore, Protocol):
     """Dead letters that can also be searched and marked."""
 
-    def select(
-        self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True, limit: int = -1
-    ) -> list[StoredDeadLetter]:
-        """Letters by worker and reason, oldest first; ``limit`` -1 for all."""
+    def select(self, where: LetterFilter = WAITING, *, limit: int = -1) -> list[StoredDeadLetter]:
+        """Letters that match, oldest first; ``limit`` -1 for all."""
         ...
 
-    def count(self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True) -> int:
-        """How many letters ``select`` would find without a limit."""
+    def pages(self, where: LetterFilter = WAITING, *, size: int = 100) -> Iterator[list[StoredDeadLetter]]:
+        """As ``select``, ``size`` letters at a time; what is written or marked between pages may be in or not."""
+        ...
+
+    def count(self, where: LetterFilter = WAITING) -> int:
+        """How many letters match."""
+        ...
+
+    def tally(self, where: LetterFilter = WAITING) -> list[LetterTally]:
+        """The letters that match by worker and reason, most first."""
         ...
 
     def get(self, letter_id: str) -> StoredDeadLetter | None:
         """The letter whose id is ``letter_id`` or begins with it where only one does; else None."""
         ...
 
-    def mark_redriven(self, letter_ids: Sequence[str]) -> None:
-        """Remembers that letters were sent again; they stay to be looked at."""
+    def record(self, attempts: Sequence[RedriveAttempt]) -> None:
+        """Adds attempts to letters' histories; what was queued or rejected no longer waits, and is kept.
+
+        Each is counted in its letter's ``attempts``. A letter that is not there is no error.
+        """
+        ...
+
+    def history(self, letter_id: str) -> list[RedriveAttempt]:
+        """A letter's attempts, oldest first."""
         ...
 
     def each(self) -> Iterator[StoredDeadLetter]:

@@ -4,12 +4,12 @@ A letter is the item ``DEADLETTER#<id>``, sort key ``LETTER``. What does not fit
 ``PART#0001`` … of the same partition, written before the letter: a letter that can be seen is whole.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from ...domain.dead_letters import WAITING, LetterFilter, LetterTally, RedriveAttempt, tally_letters
 from ...domain.records import DeadLetter
 from ..addresses import Address
 from ..clock import now_ms
@@ -33,7 +33,14 @@ _STACK_CHARACTERS: Final = 12_000  # of up to four bytes each
 _LONG_FIELDS: Final = ("requestId", "activityId", "source", "position")
 """Texts that come from outside; longer than 4 KB they go into parts, behind the payload."""
 
-_SUMMARY: Final = ("deadLetterId", "writtenAt")
+_SUMMARY: Final = ("deadLetterId", "writtenAt", "worker", "reason")
+
+_TRY: Final = "TRY#"
+"""How the sort keys of a letter's history begin; behind ``PART#``, so that the letter is deleted last."""
+
+_PAGE: Final = 100
+_TIME_DIGITS: Final = 15
+_ANY: Final = LetterFilter(waiting_only=False)
 
 
 class DynamoDbDeadLetters:
@@ -86,6 +93,7 @@ class DynamoDbDeadLetters:
         again = {
             "error": _storable(letter.error[:_ERROR_CHARACTERS]),
             "stack": _storable(letter.stack[-_STACK_CHARACTERS:]),
+            "codeVersion": letter.code_version,
         }
         # DynamoDB knows no max(): of two writes the condition of one holds, unless the letter was deleted between them.
         for _ in range(_TRIES):
@@ -117,21 +125,37 @@ class DynamoDbDeadLetters:
             return False
         return True
 
-    def select(
-        self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True, limit: int = -1
-    ) -> list[StoredDeadLetter]:
-        """Letters by worker and reason, oldest first; ``limit`` -1 for all. Scans the table."""
-        found = sorted(
-            (int(item["writtenAt"]), str(item["deadLetterId"]))
-            for item in self._scan(worker, reason, waiting_only=waiting_only)
-        )
-        chosen = found if limit < 0 else found[:limit]
-        letters = in_parallel(self._load, [letter_id for _, letter_id in chosen], _AT_ONCE)
-        return [letter for letter in letters if letter is not None]
+    def select(self, where: LetterFilter = WAITING, *, limit: int = -1) -> list[StoredDeadLetter]:
+        """Letters that match, oldest first; ``limit`` -1 for all. Scans the table."""
+        found = self._found(where)
+        return self._loaded(found if limit < 0 else found[:limit])
 
-    def count(self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True) -> int:
-        """How many letters ``select`` would find without a limit. Scans the table."""
-        return sum(1 for _ in self._scan(worker, reason, waiting_only=waiting_only))
+    def pages(self, where: LetterFilter = WAITING, *, size: int = _PAGE) -> Iterator[list[StoredDeadLetter]]:
+        """As ``select``, a page at a time. Scans the table first: of each letter 50 bytes are held, no payload."""
+        found = self._found(where)
+        for start in range(0, len(found), size):
+            if page := self._loaded(found[start : start + size]):
+                yield page
+
+    def count(self, where: LetterFilter = WAITING) -> int:
+        """How many letters match. Scans the table."""
+        return sum(1 for _ in self._scan(where))
+
+    def tally(self, where: LetterFilter = WAITING) -> list[LetterTally]:
+        """The letters that match by worker and reason, most first. Scans the table."""
+        found = sorted(
+            (int(item["writtenAt"]), str(item["deadLetterId"]), str(item["worker"]), str(item["reason"]))
+            for item in self._scan(where)
+        )
+        return tally_letters((worker, reason, letter_id) for _, letter_id, worker, reason in found)
+
+    def _found(self, where: LetterFilter) -> list[str]:
+        """By time of writing: that time in fixed width and the id, as one text, since there may be millions."""
+        return sorted(f"{int(item['writtenAt']):0{_TIME_DIGITS}d}{item['deadLetterId']}" for item in self._scan(where))
+
+    def _loaded(self, found: Sequence[str]) -> list[StoredDeadLetter]:
+        letters = in_parallel(self._load, [one[_TIME_DIGITS:] for one in found], _AT_ONCE)
+        return [letter for letter in letters if letter is not None]
 
     def get(self, letter_id: str) -> StoredDeadLetter | None:
         """The letter whose id is ``letter_id`` or begins with it where only one does; else None.
@@ -143,24 +167,42 @@ class DynamoDbDeadLetters:
         whole = self._load(letter_id)
         if whole is not None:
             return whole
-        ids = [str(item["deadLetterId"]) for item in self._scan(None, None, waiting_only=False, prefix=letter_id)]
+        ids = [str(item["deadLetterId"]) for item in self._scan(_ANY, prefix=letter_id)]
         return self._load(ids[0]) if len(ids) == 1 else None
 
-    def mark_redriven(self, letter_ids: Sequence[str]) -> None:
-        """Remembers that letters were sent again; they stay to be looked at. Unknown ids are ignored."""
-        now = now_ms()
+    def record(self, attempts: Sequence[RedriveAttempt]) -> None:
+        """Adds attempts to letters' histories; what was queued or rejected no longer waits.
 
-        def mark(letter_id: str) -> None:
-            with contextlib.suppress(ConditionFailedError):
-                self._calls.call(
-                    "update_item",
-                    Key=_key(_PREFIX + letter_id, _SK),
-                    UpdateExpression="SET redrivenAt = :now, attempts = attempts + :one",
-                    ConditionExpression="attribute_exists(PK)",
-                    ExpressionAttributeValues={":now": {"N": str(now)}, ":one": {"N": "1"}},
-                )
+        An attempt is written before its letter is marked: none is lost, whenever the process is killed.
+        """
+        in_parallel(self._record, attempts, _AT_ONCE)
 
-        in_parallel(mark, letter_ids, _AT_ONCE)
+    def _record(self, attempt: RedriveAttempt) -> None:
+        pk, sk = _PREFIX + attempt.dead_letter_id, f"{_TRY}{attempt.at:0{_TIME_DIGITS}d}#{attempt.request_id}"
+        done = attempt.outcome != "failed"
+        fields = {**msgspec.to_builtins(attempt), "error": _storable(attempt.error[:_ERROR_CHARACTERS])}
+        item = {name: attribute_of(value) for name, value in fields.items()}
+        self._calls.call("put_item", Item={**_key(pk, sk), **item})
+        try:
+            self._calls.call(
+                "update_item",
+                Key=_key(pk, _SK),
+                UpdateExpression=f"SET attempts = attempts + :one{', redrivenAt = :at' if done else ''}",
+                ConditionExpression="attribute_exists(PK)",
+                ExpressionAttributeValues={":one": {"N": "1"}, **({":at": {"N": str(attempt.at)}} if done else {})},
+            )
+        except ConditionFailedError:
+            self._calls.call("delete_item", Key=_key(pk, sk))  # there is no such letter
+
+    def history(self, letter_id: str) -> list[RedriveAttempt]:
+        """A letter's attempts, oldest first."""
+        pages = self._calls.pages(
+            "query",
+            KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
+            ExpressionAttributeValues={":pk": {"S": _PREFIX + letter_id}, ":prefix": {"S": _TRY}},
+            ConsistentRead=True,
+        )
+        return [msgspec.convert(item_of(item), RedriveAttempt) for page in pages for item in page["Items"]]
 
     def check(self) -> None:
         """Looks at the table (``DescribeTable``): does it exist, with the right keys, and is it ready."""
@@ -199,26 +241,32 @@ class DynamoDbDeadLetters:
             for keys in (sks[:-BATCH_ITEMS], sks[-BATCH_ITEMS:]):
                 self._calls.delete([(pk, sk) for sk in keys])
 
-    def _scan(
-        self, worker: str | None, reason: str | None, *, waiting_only: bool, prefix: str = ""
-    ) -> Iterator[dict[str, Any]]:
+    def _scan(self, where: LetterFilter, *, prefix: str = "") -> Iterator[dict[str, Any]]:
         """The ``_SUMMARY`` of matching letters."""
         names = {f"#{name}": name for name in _SUMMARY}
-        values = {":sk": _SK, ":prefix": _PREFIX + prefix}
+        values: dict[str, Any] = {":sk": _SK, ":prefix": _PREFIX + prefix}
         conditions = ["SK = :sk", "begins_with(PK, :prefix)"]
-        for name, wanted in (("worker", worker), ("reason", reason)):
+        for condition, name, wanted in (
+            ("#worker = :worker", "worker", where.worker),
+            ("#reason = :reason", "reason", where.reason),
+            ("contains(#error, :error)", "error", where.error),
+            ("#codeVersion = :codeVersion", "codeVersion", where.code_version),
+            ("#writtenAt >= :since", "since", where.since_ms),
+            ("#writtenAt < :until", "until", where.until_ms),
+        ):
             if wanted is not None:
-                names[f"#{name}"] = name
                 values[f":{name}"] = wanted
-                conditions.append(f"#{name} = :{name}")
-        if waiting_only:
+                conditions.append(condition)
+                if condition.startswith((f"#{name}", f"contains(#{name}")):
+                    names[f"#{name}"] = name
+        if where.waiting_only:
             conditions.append("attribute_not_exists(redrivenAt)")
         for page in self._calls.pages(
             "scan",
             FilterExpression=" AND ".join(conditions),
             ProjectionExpression=", ".join(f"#{name}" for name in _SUMMARY),
             ExpressionAttributeNames=names,
-            ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
+            ExpressionAttributeValues={name: attribute_of(value) for name, value in values.items()},
             ConsistentRead=True,
         ):
             yield from map(item_of, page["Items"])
@@ -243,6 +291,7 @@ class DynamoDbDeadLetters:
                 source=item["source"],
                 position=item["position"],
                 payload=payload,
+                code_version=item.get("codeVersion", ""),
             ),
             item["writtenAt"],
             item.get("redrivenAt"),

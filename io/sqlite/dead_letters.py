@@ -3,20 +3,23 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
+
+from ...domain.dead_letters import WAITING, LetterFilter, LetterTally, RedriveAttempt, tally_letters
 from ...domain.records import DeadLetter
 from ..clock import now_ms
 from ..ports import StoredDeadLetter
 from .store import SqliteStore
 
 _COLUMNS: Final = (
-    "dead_letter_id, worker, reason, error, stack, attempts, request_id, activity_id, source, position, payload"
+    "dead_letter_id, worker, reason, error, stack, attempts, request_id, activity_id, source, position, payload, "
+    "code_version"
 )
 
 _PAGE: Final = 100
 
-_MATCHING: Final = (
-    "FROM dead_letters WHERE (? IS NULL OR worker = ?) AND (? IS NULL OR reason = ?) AND (NOT ? OR redriven_at IS NULL)"
-)
+_STORED: Final = f"{_COLUMNS}, written_at, redriven_at"
+_ORDER: Final = "ORDER BY written_at, dead_letter_id"
 
 
 class SqliteDeadLetters:
@@ -33,9 +36,9 @@ class SqliteDeadLetters:
         now = now_ms()
         with self._store.transaction() as connection:
             connection.executemany(
-                f"INSERT INTO dead_letters ({_COLUMNS}, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                f"INSERT INTO dead_letters ({_COLUMNS}, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET error = excluded.error, stack = excluded.stack, "
-                "attempts = max(attempts, excluded.attempts), redriven_at = NULL",
+                "code_version = excluded.code_version, attempts = max(attempts, excluded.attempts), redriven_at = NULL",
                 [
                     (
                         letter.dead_letter_id,
@@ -49,50 +52,84 @@ class SqliteDeadLetters:
                         letter.source,
                         letter.position,
                         letter.payload,
+                        letter.code_version,
                         now,
                     )
                     for letter in letters
                 ],
             )
 
-    def select(
-        self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True, limit: int = -1
-    ) -> list[StoredDeadLetter]:
-        """Letters by worker and reason, oldest first; ``limit`` -1 for all."""
-        with self._store.translated_errors():
-            rows = self._store.connection.execute(
-                f"SELECT {_COLUMNS}, written_at, redriven_at {_MATCHING} ORDER BY written_at, dead_letter_id LIMIT ?",
-                (worker, worker, reason, reason, waiting_only, limit),
-            ).fetchall()
-        return [_stored(row) for row in rows]
+    def select(self, where: LetterFilter = WAITING, *, limit: int = -1) -> list[StoredDeadLetter]:
+        """Letters that match, oldest first; ``limit`` -1 for all."""
+        conditions, values = _conditions(where)
+        return [_stored(row) for row in self._rows(f"{_STORED} {conditions} {_ORDER} LIMIT ?", (*values, limit))]
 
-    def count(self, *, worker: str | None = None, reason: str | None = None, waiting_only: bool = True) -> int:
-        """How many letters ``select`` would find without a limit."""
-        with self._store.translated_errors():
-            return int(
-                self._store.connection.execute(
-                    f"SELECT count(*) {_MATCHING}", (worker, worker, reason, reason, waiting_only)
-                ).fetchone()[0]
+    def pages(self, where: LetterFilter = WAITING, *, size: int = _PAGE) -> Iterator[list[StoredDeadLetter]]:
+        """As ``select``, a page at a time, each as of when it is read."""
+        conditions, values = _conditions(where)
+        after: tuple[int, str] = (-1, "")
+        while True:
+            rows = self._rows(
+                f"{_STORED} {conditions} AND (written_at, dead_letter_id) > (?, ?) {_ORDER} LIMIT ?",
+                (*values, *after, size),
             )
+            page = [_stored(row) for row in rows]
+            if page:
+                yield page
+                after = page[-1].written_at_ms, page[-1].letter.dead_letter_id
+            if len(page) < size:
+                return
+
+    def count(self, where: LetterFilter = WAITING) -> int:
+        """How many letters match."""
+        conditions, values = _conditions(where)
+        return int(self._rows(f"count(*) {conditions}", values)[0][0])
+
+    def tally(self, where: LetterFilter = WAITING) -> list[LetterTally]:
+        """The letters that match by worker and reason, most first."""
+        conditions, values = _conditions(where)
+        with self._store.translated_errors():
+            return tally_letters(
+                self._store.connection.execute(f"SELECT worker, reason, dead_letter_id {conditions} {_ORDER}", values)
+            )
+
+    def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._store.translated_errors():
+            return self._store.connection.execute(f"SELECT {query}", values).fetchall()
 
     def get(self, letter_id: str) -> StoredDeadLetter | None:
         """The letter whose id is ``letter_id`` or begins with it where only one does; else None."""
         with self._store.translated_errors():
             rows = self._store.connection.execute(
-                f"SELECT {_COLUMNS}, written_at, redriven_at FROM dead_letters "
-                "WHERE substr(dead_letter_id, 1, ?) = ? LIMIT 2",
+                f"SELECT {_STORED} FROM dead_letters WHERE substr(dead_letter_id, 1, ?) = ? LIMIT 2",
                 (len(letter_id), letter_id),
             ).fetchall()
         return _stored(rows[0]) if len(rows) == 1 else None
 
-    def mark_redriven(self, letter_ids: Sequence[str]) -> None:
-        """Remembers that letters were sent again; they stay to be looked at."""
-        now = now_ms()
+    def record(self, attempts: Sequence[RedriveAttempt]) -> None:
+        """Adds attempts to letters' histories in one transaction; what was queued or rejected no longer waits."""
         with self._store.transaction() as connection:
-            connection.executemany(
-                "UPDATE dead_letters SET redriven_at = ?, attempts = attempts + 1 WHERE dead_letter_id = ?",
-                [(now, letter_id) for letter_id in letter_ids],
-            )
+            for attempt in attempts:
+                redriven_at = None if attempt.outcome == "failed" else attempt.at
+                known = connection.execute(
+                    "UPDATE dead_letters SET redriven_at = coalesce(?, redriven_at), attempts = attempts + 1 "
+                    "WHERE dead_letter_id = ?",
+                    (redriven_at, attempt.dead_letter_id),
+                ).rowcount
+                if known:
+                    connection.execute(
+                        "INSERT OR REPLACE INTO dead_letter_attempts VALUES (?, ?, ?, ?, ?, ?)",
+                        msgspec.structs.astuple(attempt),
+                    )
+
+    def history(self, letter_id: str) -> list[RedriveAttempt]:
+        """A letter's attempts, oldest first."""
+        rows = self._rows(
+            "dead_letter_id, at, outcome, error, request_id, code_version FROM dead_letter_attempts "
+            "WHERE dead_letter_id = ? ORDER BY at, request_id",
+            (letter_id,),
+        )
+        return [RedriveAttempt(*row) for row in rows]
 
     def each(self) -> Iterator[StoredDeadLetter]:
         """Every letter, redriven or not, a few at a time; each as of when it is read."""
@@ -100,8 +137,7 @@ class SqliteDeadLetters:
         while True:
             with self._store.translated_errors():
                 rows = self._store.connection.execute(
-                    f"SELECT {_COLUMNS}, written_at, redriven_at FROM dead_letters "
-                    "WHERE dead_letter_id > ? ORDER BY dead_letter_id LIMIT ?",
+                    f"SELECT {_STORED} FROM dead_letters WHERE dead_letter_id > ? ORDER BY dead_letter_id LIMIT ?",
                     (after, _PAGE),
                 ).fetchall()
             yield from map(_stored, rows)
@@ -110,11 +146,26 @@ class SqliteDeadLetters:
             after = rows[-1][0]
 
     def delete(self, letter_ids: Sequence[str]) -> None:
-        """Deletes letters in one transaction; one that is not there is no error."""
+        """Deletes letters and their histories in one transaction; one that is not there is no error."""
+        ids = [(letter_id,) for letter_id in letter_ids]
         with self._store.transaction() as connection:
-            connection.executemany(
-                "DELETE FROM dead_letters WHERE dead_letter_id = ?", [(letter_id,) for letter_id in letter_ids]
-            )
+            connection.executemany("DELETE FROM dead_letter_attempts WHERE dead_letter_id = ?", ids)
+            connection.executemany("DELETE FROM dead_letters WHERE dead_letter_id = ?", ids)
+
+
+def _conditions(where: LetterFilter) -> tuple[str, tuple[object, ...]]:
+    """The FROM and WHERE of a filter, and the values it binds."""
+    wanted = {
+        "worker = ?": where.worker,
+        "reason = ?": where.reason,
+        "instr(error, ?) > 0": where.error,
+        "written_at >= ?": where.since_ms,
+        "written_at < ?": where.until_ms,
+        "code_version = ?": where.code_version,
+    }
+    given = {condition: value for condition, value in wanted.items() if value is not None}
+    conditions = [*given, *(["redriven_at IS NULL"] if where.waiting_only else []), "TRUE"]
+    return f"FROM dead_letters WHERE {' AND '.join(conditions)}", tuple(given.values())
 
 
 def _stored(row: tuple[Any, ...]) -> StoredDeadLetter:

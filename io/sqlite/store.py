@@ -18,9 +18,22 @@ from typing import Final
 from ..errors import BackendUnavailableError, UsageError
 
 _APPLICATION_ID: Final = 0x46414E49  # "FANI": tells our files from other SQLite files
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
 _SWITCH_REST_SECONDS: Final = 0.01
+
+_LETTERS_HISTORY: Final = """
+CREATE INDEX dead_letters_by_time ON dead_letters (written_at, dead_letter_id);
+CREATE TABLE dead_letter_attempts (
+    dead_letter_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    error TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    code_version TEXT NOT NULL,
+    PRIMARY KEY (dead_letter_id, at, request_id)
+) WITHOUT ROWID;
+"""
 
 _SCHEMA: Final = """
 CREATE TABLE queues (
@@ -83,7 +96,8 @@ CREATE TABLE dead_letters (
     position TEXT NOT NULL,
     payload BLOB NOT NULL,
     written_at INTEGER NOT NULL,
-    redriven_at INTEGER
+    redriven_at INTEGER,
+    code_version TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE activities (
     user TEXT NOT NULL,
@@ -103,6 +117,9 @@ CREATE TABLE positions (
     PRIMARY KEY (worker, source)
 ) WITHOUT ROWID;
 """
+
+_STEPS: Final = {1: f"ALTER TABLE dead_letters ADD COLUMN code_version TEXT NOT NULL DEFAULT '';{_LETTERS_HISTORY}"}
+"""By the format of an older store: what makes it the next one. Stores of the program's earlier versions stay in use."""
 
 
 class SqliteStore:
@@ -237,6 +254,8 @@ class SqliteStore:
         if not tables:
             self._create_schema(connection)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version in _STEPS:
+            version = self._bring_up_to_date(connection)
         if version != _SCHEMA_VERSION:
             raise UsageError(
                 f"store {self.path} has format {version}, this program reads {_SCHEMA_VERSION}; use a new file"
@@ -247,11 +266,30 @@ class SqliteStore:
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have made the schema while we waited for the lock.
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            for statement in _SCHEMA.split(";"):
+            for statement in (_SCHEMA + _LETTERS_HISTORY).split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         connection.execute("COMMIT")
+
+    @staticmethod
+    def _bring_up_to_date(connection: sqlite3.Connection) -> int:
+        """Makes an older store the format of this program, in one transaction; returns the format it has then."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have done it while we waited for the lock.
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            while version in _STEPS:
+                for statement in _STEPS[version].split(";"):
+                    connection.execute(statement)
+                version += 1
+                connection.execute(f"PRAGMA user_version={version}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return version
 
 
 def _switch_to_write_ahead_log(connection: sqlite3.Connection) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ...domain.activity import MalformedRecordError, format_time_ms, parse_time_ms
+from ...domain.activity import format_time_ms
 from ...io.backends import STREAMS, Backends, scheme_of
 from ...io.clock import now_ms
 from ...io.errors import UsageError
@@ -27,6 +27,7 @@ from .common import (
     print_json,
     two_columns,
 )
+from .option_values import time_option
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -111,7 +112,14 @@ def backfill(
     from ..runner import end_on_signal, parse_beam_flags, runs_here  # noqa: PLC0415
 
     work = _work(
-        chosen, scorer, source or [], settings, _time("--from", since), _time("--to", until), file_format, name
+        chosen,
+        scorer,
+        source or [],
+        settings,
+        time_option("--from", since),
+        time_option("--to", until),
+        file_format,
+        name,
     )
     options = parse_beam_flags(context.obj or [], prism=settings.prism, job=f"fan-identity-{work.job_id}")
     if not work.backends.open_flags().is_enabled(chosen.name):
@@ -209,15 +217,6 @@ def _check_scoring(backends: Backends) -> None:
     for part in parts:
         if isinstance(part, Checked):
             part.check()
-
-
-def _time(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return parse_time_ms(text)
-    except MalformedRecordError:
-        raise UsageError(f"{option}: write a time as 2026-11-27T10:00:00Z") from None
 
 
 def _finish(work: "Backfill", run: "BackfillRun", settings: Settings, began: int, *, as_json: bool, here: bool) -> None:

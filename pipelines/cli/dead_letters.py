@@ -8,26 +8,23 @@ import typer
 from rich.table import Table
 
 from ...domain.activity import format_time_ms
-from ...io.backends import Backends, open_dead_letters
-from ...io.errors import UsageError
-from ...io.ports import DeadLetterArchive, StoredDeadLetter
-from ...io.settings import load_settings
-from ...io.sqlite.dead_letters import SqliteDeadLetters
-from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
-from .lookup import existing_store
+from ...io.ports import StoredDeadLetter
+from . import redrive
+from .common import AsJson, Store, err, out, print_json, printable
+from .letter_options import (
+    CodeVersion,
+    ErrorOption,
+    Letters,
+    ReasonOption,
+    Since,
+    Until,
+    Worker,
+    letter_filter,
+    one_letter,
+    opened_archive,
+)
 
 app = typer.Typer(no_args_is_help=True, help="List, show and redrive records that could not be processed.")
-
-Letters = Annotated[
-    str | None,
-    typer.Option(
-        "--dead-letters",
-        help="Their address, where there is no store: dynamodb://table.",
-        show_default=False,
-    ),
-]
-Worker = Annotated[str | None, typer.Option(help="Only of this worker.", show_default=False)]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this reason.", show_default=False)]
 
 
 @app.command("list")
@@ -36,6 +33,10 @@ def list_letters(
     dead_letters: Letters = None,
     worker: Worker = None,
     reason: ReasonOption = None,
+    error: ErrorOption = None,
+    since: Since = None,
+    until: Until = None,
+    code_version: CodeVersion = None,
     every: Annotated[bool, typer.Option("--all", help="Also those that were sent again.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many to list, oldest first.")] = 50,
     as_json: AsJson = False,
@@ -47,9 +48,12 @@ def list_letters(
       fan-identity dead-letters list --store sqlite:///fans.db
 
       fan-identity dead-letters list --store sqlite:///fans.db --reason malformed --json
+
+      fan-identity dead-letters list --store sqlite:///fans.db --error timeout --since 2026-11-27T00:00:00Z
     """
-    letters = _archive(store, dead_letters)
-    found = letters.select(worker=worker, reason=reason, waiting_only=not every, limit=limit)
+    letters = opened_archive(store, dead_letters)
+    where = letter_filter(worker, reason, error, since, until, code_version, waiting_only=not every)
+    found = letters.select(where, limit=limit)
     if as_json:
         for stored in found:
             print_json(_summary(stored))
@@ -69,7 +73,7 @@ def list_letters(
             printable(letter.error, 60),
         )
     out.print(table)
-    total = letters.count(worker=worker, reason=reason, waiting_only=not every)
+    total = letters.count(where)
     if total > len(found):
         err.print(f"{len(found):,} of {total:,}; --limit shows more")
 
@@ -82,7 +86,7 @@ def show(
     as_json: AsJson = False,
     raw: Annotated[bool, typer.Option("--raw", help="Write only the original bytes, exactly.")] = False,
 ) -> None:
-    """Show one dead letter with its original bytes.
+    """Show one dead letter with its original bytes and every attempt to send it again.
 
     Examples:
 
@@ -90,82 +94,30 @@ def show(
 
       fan-identity dead-letters show 3f2a --store sqlite:///fans.db --raw > record.json
     """
-    stored = _one(_archive(store, dead_letters), letter_id)
+    letters = opened_archive(store, dead_letters)
+    stored = one_letter(letters, letter_id)
     letter = stored.letter
     if raw:
         sys.stdout.buffer.write(letter.payload)
         sys.stdout.buffer.flush()
         return
+    history = letters.history(letter.dead_letter_id)
     if as_json:
+        tried = [{**msgspec.to_builtins(attempt), "at": format_time_ms(attempt.at)} for attempt in history]
         # JSON has no bytes: msgspec writes them in base64.
-        print_json({**_summary(stored), "stack": letter.stack, "payloadBase64": letter.payload})
+        print_json({**_summary(stored), "stack": letter.stack, "history": tried, "payloadBase64": letter.payload})
         return
     for name, value in _summary(stored).items():
         out.print(printable(f"{name:>14}  {value}", 400), soft_wrap=True)
+    for attempt in history:
+        said = f"{format_time_ms(attempt.at)}  {attempt.outcome}  {attempt.error}".rstrip()
+        out.print(printable(f"{'attempt':>14}  {said}  ({attempt.code_version}, {attempt.request_id})", 400))
     if letter.stack:
         out.print(printable(f"{'stack':>14}  {letter.stack}", 4_000), soft_wrap=True)
     out.print(printable(f"{'payload':>14}  {letter.payload.decode(errors='backslashreplace')}", 2_000), soft_wrap=True)
 
 
-@app.command()
-def redrive(
-    letter_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One letter; all that match else.")] = None,
-    store: Store = None,
-    dead_letters: Letters = None,
-    worker: Worker = None,
-    reason: ReasonOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent again.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Send dead letters again, to where they came from; then run scoreUsers.
-
-    What fails again stays a dead letter with one more attempt.
-
-    Examples:
-
-      fan-identity dead-letters redrive --store sqlite:///fans.db --reason too_many_receives
-
-      fan-identity dead-letters redrive 3f2a --store sqlite:///fans.db
-
-      fan-identity dead-letters redrive --dead-letters dynamodb://fanIdentityDeadLetters
-    """
-    from ...batch.redrive import redrive as send_again  # noqa: PLC0415 - imports Beam
-    from ..enqueue import RulesOfNow  # noqa: PLC0415
-
-    opened = _archive(store, dead_letters)
-    letters = opened.select(worker=worker, reason=reason) if letter_id is None else [_one(opened, letter_id)]
-    if dry_run:
-        if as_json:
-            print_json({"wouldRedrive": len(letters)})
-        else:
-            out.print(f"{len(letters):,} dead letters would be sent again")
-        return
-    settings = load_settings(store=store, dead_letters=dead_letters)
-    rules = RulesOfNow(internal_accounts=settings.internal_accounts)()
-    result = send_again(letters, rules, lambda name: Backends.of(settings, name))
-    if as_json:
-        print_json({"queued": result.queued, "rejected": result.rejected, "failed": result.failed})
-    else:
-        out.print(f"{result.queued:,} queued, {result.rejected:,} rejected, {result.failed:,} failed again")
-    if result.queued:
-        where = f" --store {settings.store}" if settings.store else ""
-        err.print(f"score them with: fan-identity run scoreUsers{where}")
-    if result.failed:
-        raise typer.Exit(EXIT_DEAD_LETTERS)
-
-
-def _archive(store: str | None, dead_letters: str | None) -> DeadLetterArchive:
-    address = load_settings(dead_letters=dead_letters).dead_letters
-    if address is None or store is not None:
-        return SqliteDeadLetters(existing_store(store))
-    return open_dead_letters(address)
-
-
-def _one(letters: DeadLetterArchive, letter_id: str) -> StoredDeadLetter:
-    stored = letters.get(letter_id)
-    if stored is None:
-        raise UsageError("no dead letter has that id, or several begin with it; list them with: dead-letters list")
-    return stored
+app.command()(redrive.redrive)
 
 
 def _summary(stored: StoredDeadLetter) -> dict[str, Any]:

@@ -326,6 +326,11 @@ def test_a_hostile_path_is_said_escaped(cli, store, tmp_path):
 # Dead letters
 
 
+def became(result):
+    """What became of letters that were sent again."""
+    return {name: result.json[name] for name in ("queued", "rejected", "failed")}
+
+
 def letters_of(store) -> list[dict[str, Any]]:
     return json_values(store.cli("dead-letters", "list", *store.flag, "--json", "--all").out)
 
@@ -356,8 +361,10 @@ def test_dead_letters_are_listed_and_shown(store, cli, tmp_path):
 def test_a_dry_run_of_redrive_changes_nothing(store, cli, tmp_path):
     store.score(write(tmp_path / "a.jsonl", b"[]", b"{}"))
     before = letters_of(store)
-    assert cli("dead-letters", "redrive", *store.flag, "--dry-run", "--json").json == {"wouldRedrive": 2}
-    assert cli("dead-letters", "redrive", *store.flag, "--dry-run").text == "2 dead letters would be sent again\n"
+    assert cli("dead-letters", "redrive", *store.flag, "--dry-run", "--json").json["wouldRedrive"] == 2
+    assert cli("dead-letters", "redrive", *store.flag, "--dry-run").text.startswith(
+        "2 dead letters would be sent again\n"
+    )
     assert letters_of(store) == before
 
 
@@ -365,7 +372,7 @@ def test_what_fails_again_stays_a_dead_letter_with_one_more_attempt(store, cli, 
     store.score(write(tmp_path / "a.jsonl", b"[]"))
     for attempts in (2, 3):
         result = cli("dead-letters", "redrive", *store.flag, "--json")
-        assert (result.code, result.json) == (1, {"queued": 0, "rejected": 0, "failed": 1})
+        assert (result.code, became(result)) == (1, {"queued": 0, "rejected": 0, "failed": 1})
         (letter,) = letters_of(store)
         assert (letter["attempts"], letter["redrivenAt"]) == (attempts, None)
     assert [payload for _, _, payload in store.dead_letters()] == [b"[]"]
@@ -394,7 +401,7 @@ def test_a_message_received_too_often_is_redriven_and_scored(store, make_store, 
     assert sorted(payload for _, _, payload in store.dead_letters()) == sorted(body for (body,) in bodies)
 
     one = cli("dead-letters", "redrive", letters[0]["deadLetterId"], *store.flag, "--json")
-    assert (one.code, one.json) == (0, {"queued": 1, "rejected": 0, "failed": 0})
+    assert (one.code, became(one)) == (0, {"queued": 1, "rejected": 0, "failed": 0})
     assert one.err == f"score them with: fan-identity run scoreUsers --store {store.address}\n"
     assert store.waiting() == 1
     rest = cli("dead-letters", "redrive", *store.flag, "--reason", "too_many_receives", "--json")
@@ -430,7 +437,7 @@ def test_letters_that_can_be_read_now_are_queued_or_rejected(store, cli, tmp_pat
             connection.execute("UPDATE dead_letters SET payload = ? WHERE dead_letter_id = ?", values)
     connection.close()
     result = cli("dead-letters", "redrive", *store.flag, "--json")
-    assert (result.code, result.json) == (0, {"queued": 1, "rejected": 1, "failed": 0})
+    assert (result.code, became(result)) == (0, {"queued": 1, "rejected": 1, "failed": 0})
     assert cli("run", "scoreUsers", *store.flag, "--json").json["scored"] == 1
     assert store.ids_by_user() == {"fan": ["a"]}
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fan_identity.domain.dead_letters import LetterFilter, RedriveAttempt
 from fan_identity.domain.keys import causal_version, user_pk
 from fan_identity.domain.records import DeadLetter, Failure
 from fan_identity.io import aws
@@ -480,6 +481,10 @@ def letters(address: Address) -> DynamoDbDeadLetters:
     return DynamoDbDeadLetters.of(address, "dead-letters")
 
 
+def tried(letter_id: str, outcome: Any = "queued", error: str = "", at: int = 3_000) -> RedriveAttempt:
+    return RedriveAttempt(letter_id, at, outcome, error, "r9", "0.9")
+
+
 def only(found: list[StoredDeadLetter]) -> StoredDeadLetter:
     assert len(found) == 1
     return found[0]
@@ -523,13 +528,25 @@ def test_letters_behave_as_in_sqlite(
         return answers[0]
 
     def look() -> list[StoredDeadLetter]:
-        for options in ({}, {"worker": "scoreUsers"}, {"reason": "unreadable"}, {"worker": "nobody"}):
+        filters: list[dict[str, Any]] = [
+            *({}, {"worker": "scoreUsers"}, {"reason": "unreadable"}, {"worker": "nobody"}),
+            *({"error": "again"}, {"error": "%"}, {"code_version": "0.9"}, {"code_version": "nine"}),
+            *({"since_ms": 2_000}, {"until_ms": 2_000}, {"since_ms": 1_000, "until_ms": 1_001, "error": "a"}),
+        ]
+        for options in filters:
             for waiting_only in (True, False):
-                both("select", **options, waiting_only=waiting_only)
-                both("count", **options, waiting_only=waiting_only)
+                where = LetterFilter(**options, waiting_only=waiting_only)
+                both("select", where)
+                both("count", where)
+                both("tally", where)
+                for size in (1, 2, 100):
+                    pages = [list(store.pages(where, size=size)) for store in (letters, sqlite)]
+                    assert pages[0] == pages[1]
+        for number in range(6):
+            both("history", letter(number).dead_letter_id)
         for limit in (0, 1, 2, -1):
             both("select", limit=limit)
-        return both("select", waiting_only=False)
+        return both("select", LetterFilter(waiting_only=False))
 
     assert look() == []
     both(
@@ -538,23 +555,32 @@ def test_letters_behave_as_in_sqlite(
     )
     assert len(look()) == 3
     now[0] = 2_000
-    both("write", [letter(4), letter(1, attempts=5, error="again"), letter(4, attempts=3), letter(4, error="last")])
+    both(
+        "write",
+        [
+            letter(4, code_version="0.9"),
+            letter(1, attempts=5, error="again"),
+            letter(4, attempts=3),
+            letter(4, error="last", code_version="nine"),
+        ],
+    )
     look()
     now[0] = 3_000
-    both("mark_redriven", [letter(1).dead_letter_id, letter(2).dead_letter_id, "unknown"])
-    assert [stored.letter.attempts for stored in look()] == [6, 2, 1, 3]
+    both("record", [tried(letter(1).dead_letter_id), tried(letter(2).dead_letter_id), tried("unknown")])
+    both("record", [tried(letter(3).dead_letter_id, "failed", "é" * 20), tried(letter(1).dead_letter_id, at=3_001)])
+    assert [stored.letter.attempts for stored in look()] == [7, 2, 2, 3]
     assert both("count") == 2
     now[0] = 4_000
     both("write", [letter(1, attempts=2, error="waits again")])
     first = both("get", letter(1).dead_letter_id)
-    assert (first.written_at_ms, first.redriven_at_ms, first.letter.attempts) == (1_000, None, 6)
+    assert (first.written_at_ms, first.redriven_at_ms, first.letter.attempts) == (1_000, None, 7)
     assert first.letter.error == "waits again"
     look()
     for beginning in ("0", "", "f", letter(3).dead_letter_id[:-1], letter(3).dead_letter_id, "x" * 3_000, "#"):
         both("get", beginning)
     both("write", [letter(0xAB << 120)])
     assert both("get", "ab").letter == letter(0xAB << 120)
-    both("mark_redriven", [letter(0xAB << 120).dead_letter_id])
+    both("record", [tried(letter(0xAB << 120).dead_letter_id, at=4_000)])
     assert both("get", "ab").redriven_at_ms == 4_000
     every = sorted(letters.each(), key=lambda stored: stored.letter.dead_letter_id)
     assert every == list(sqlite.each())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fan_identity.domain.dead_letters import LetterFilter, LetterTally, RedriveAttempt
 from fan_identity.domain.records import DeadLetter
 from fan_identity.io.sqlite.dead_letters import SqliteDeadLetters, SqlitePositions
 from fan_identity.io.sqlite.store import SqliteStore
@@ -41,6 +42,10 @@ def letter(name="0a" * 16, **more):
     return DeadLetter(**{**fields, **more})
 
 
+def attempt(name, at, outcome="queued", **more):
+    return RedriveAttempt(name, at, outcome, more.get("error", ""), more.get("request_id", "r1"))
+
+
 def names(found):
     return [stored.letter.dead_letter_id for stored in found]
 
@@ -66,31 +71,99 @@ def test_letters_are_selected_by_worker_and_reason_oldest_first(letters):
     letters.write([letter("b" * 32), letter("a" * 32, reason="unreadable")])
     letters.write([letter("0" * 32, worker="scoreUsers")])
     assert names(letters.select()) == ["a" * 32, "b" * 32, "0" * 32]
-    assert names(letters.select(worker="scoreUsers")) == ["0" * 32]
-    assert names(letters.select(reason="unreadable")) == ["a" * 32]
-    assert names(letters.select(worker="scoreUsers", reason="unreadable")) == []
+    assert names(letters.select(LetterFilter(worker="scoreUsers"))) == ["0" * 32]
+    assert names(letters.select(LetterFilter(reason="unreadable"))) == ["a" * 32]
+    assert names(letters.select(LetterFilter(worker="scoreUsers", reason="unreadable"))) == []
     assert names(letters.select(limit=2)) == ["a" * 32, "b" * 32]
     assert letters.select(limit=0) == []
     assert letters.count() == 3
-    assert letters.count(worker="enqueueFromStream") == 2
-    assert letters.count(reason="malformed") == 2
-    assert letters.count(worker="scoreUsers", reason="unreadable") == 0
+    assert letters.count(LetterFilter(worker="enqueueFromStream")) == 2
+    assert letters.count(LetterFilter(reason="malformed")) == 2
+    assert letters.count(LetterFilter(worker="scoreUsers", reason="unreadable")) == 0
 
 
 def test_a_redriven_letter_no_longer_waits_and_is_kept(letters):
     letters.write([letter("a" * 32), letter("b" * 32)])
-    letters.mark_redriven(["a" * 32, "unknown"])
+    letters.record([attempt("a" * 32, 1_001), attempt("unknown", 1_001)])
     assert names(letters.select()) == ["b" * 32]
     assert letters.count() == 1
-    assert names(letters.select(waiting_only=False)) == ["a" * 32, "b" * 32]
-    assert letters.count(waiting_only=False) == 2
+    assert names(letters.select(LetterFilter(waiting_only=False))) == ["a" * 32, "b" * 32]
+    assert letters.count(LetterFilter(waiting_only=False)) == 2
     stored = letters.get("a" * 32)
     assert (stored.redriven_at_ms, stored.letter.attempts) == (1_001, 2)
 
 
+def test_letters_are_selected_by_error_time_and_code_version(letters):
+    letters.write([letter("a" * 32, error="timed out (50 %)", code_version="0.1.0")])  # written at 1,000
+    letters.write([letter("b" * 32, error="TIMED out", code_version="0.2.0")])
+    letters.write([letter("c" * 32, error="refused", code_version="")])
+    for where, expected in [
+        ({"error": "timed out (50 %"}, "a"),
+        ({"error": "%"}, "a"),
+        ({"error": "out"}, "ab"),
+        ({"since_ms": 1_001}, "bc"),
+        ({"until_ms": 1_001}, "a"),
+        ({"since_ms": 1_001, "until_ms": 1_002}, "b"),
+        ({"code_version": "0.2.0"}, "b"),
+        ({"code_version": "0.2"}, ""),
+        ({"error": "out", "code_version": "0.1.0"}, "a"),
+    ]:
+        found = LetterFilter(**where)
+        assert names(letters.select(found)) == [name * 32 for name in expected], where
+        assert letters.count(found) == len(expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_pages_hold_every_letter_once_also_those_redriven_meanwhile(letters, size):
+    ids = [f"{number:032x}" for number in range(7)]
+    letters.write([letter(name) for name in ids])  # all at one time
+    found = []
+    for page in letters.pages(size=size):
+        assert 0 < len(page) <= size
+        found += names(page)
+        letters.record([attempt(name, 5_000) for name in names(page)])
+        letters.write([letter(name) for name in names(page)[:1]])  # failed again: it waits, and does not come again
+    assert found == ids
+    assert letters.count() == -(-7 // size)
+
+
+def test_letters_are_counted_by_worker_and_reason(letters):
+    letters.write([letter(f"{number:032x}") for number in range(5)])
+    letters.write([letter("a" * 32, reason="unreadable"), letter("b" * 32, worker="scoreUsers")])
+    letters.record([attempt("a" * 32, 1)])
+    assert letters.tally() == [
+        LetterTally("enqueueFromStream", "malformed", 5, tuple(f"{number:032x}" for number in range(3))),
+        LetterTally("scoreUsers", "malformed", 1, ("b" * 32,)),
+    ]
+    assert sum(kind.number for kind in letters.tally(LetterFilter(waiting_only=False))) == 7
+
+
+def test_every_attempt_is_kept_and_goes_with_its_letter(letters):
+    letters.write([letter()])
+    tried = [
+        attempt(letter().dead_letter_id, 10, "failed", error="no queue"),
+        attempt(letter().dead_letter_id, 20, "failed", request_id="r2"),
+        attempt(letter().dead_letter_id, 20, "queued", request_id="r3"),
+    ]
+    letters.record(tried[1:2])
+    letters.record([tried[2], tried[0]])
+    assert letters.history(letter().dead_letter_id) == tried
+    (stored,) = letters.select(LetterFilter(waiting_only=False))
+    assert (stored.redriven_at_ms, stored.letter.attempts) == (20, 4)
+    letters.delete([letter().dead_letter_id])
+    assert letters.history(letter().dead_letter_id) == []
+
+
+def test_a_failed_attempt_leaves_the_letter_waiting(letters):
+    letters.write([letter()])
+    letters.record([attempt(letter().dead_letter_id, 10, "failed")])
+    (stored,) = letters.select()
+    assert stored.letter.attempts == 2
+
+
 def test_a_letter_that_failed_again_waits_again(letters):
     letters.write([letter()])
-    letters.mark_redriven([letter().dead_letter_id])
+    letters.record([attempt(letter().dead_letter_id, 2)])
     letters.write([letter(attempts=2)])
     (stored,) = letters.select()
     assert (stored.redriven_at_ms, stored.letter.attempts) == (None, 2)
@@ -109,8 +182,10 @@ def test_a_letter_is_found_by_the_beginning_of_its_id(letters):
 def test_each_letter_comes_once_and_deleted_ones_are_gone(letters):
     written = [letter(f"{number:032x}") for number in range(250)]
     letters.write(written)
-    letters.mark_redriven([written[7].dead_letter_id])
-    assert [stored.letter.dead_letter_id for stored in letters.each()] == names(letters.select(waiting_only=False))
+    letters.record([attempt(written[7].dead_letter_id, 1)])
+    assert [stored.letter.dead_letter_id for stored in letters.each()] == names(
+        letters.select(LetterFilter(waiting_only=False))
+    )
     letters.delete([each.dead_letter_id for each in written[:249]] + ["%", "unknown"])
     assert names(letters.each()) == [written[249].dead_letter_id]
 

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from fan_identity.domain.dead_letters import RedriveAttempt
 from fan_identity.io.errors import BackendUnavailableError, UsageError
-from fan_identity.io.sqlite.dead_letters import SqlitePositions
+from fan_identity.io.sqlite.dead_letters import SqliteDeadLetters, SqlitePositions
 from fan_identity.io.sqlite.store import SqliteStore
 from fan_identity.io.sqlite.table import SqliteTable
 
@@ -46,7 +47,7 @@ def test_a_new_store_is_made_and_found_again(path):
     assert SqlitePositions(SqliteStore(path, create=False)).load("w", "f") == "7"
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (FANI,)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -88,10 +89,45 @@ def test_another_programs_database_is_left_alone(path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, 3, 99])
 def test_another_format_is_refused(path, version):
     foreign(path, application_id=FANI, version=version)
-    assert f"has format {version}, this program reads 1" in refused(path)
+    assert f"has format {version}, this program reads 2" in refused(path)
+
+
+def of_format_1(path):
+    """A store as version 0.1.0 of the program made it, with a letter in it."""
+    store = SqliteStore(path)
+    store.connection.executescript(
+        "DROP TABLE dead_letter_attempts; DROP INDEX dead_letters_by_time; "
+        "ALTER TABLE dead_letters DROP COLUMN code_version; PRAGMA user_version=1; "
+        "INSERT INTO dead_letters VALUES ('a', 'w', 'r', 'e', '', 1, 'q', NULL, 's', 'p', x'00ff', 7, NULL)"
+    )
+    store.close()
+
+
+def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_keeps_what_it_holds(path, tmp_path):
+    of_format_1(path)
+    letters = SqliteDeadLetters(SqliteStore(path))
+    (stored,) = letters.select()
+    assert (stored.letter.payload, stored.letter.code_version, stored.written_at_ms) == (b"\0\xff", "", 7)
+    letters.record([RedriveAttempt("a", 9, "queued", "", "r")])
+    assert len(SqliteDeadLetters(SqliteStore(path)).history("a")) == 1
+    new = SqliteStore(tmp_path / "new.db")
+
+    def schema(store):
+        names = store.connection.execute("SELECT type, name, tbl_name FROM sqlite_schema ORDER BY name").fetchall()
+        columns = [store.connection.execute(f"PRAGMA table_info({table})").fetchall() for _, table, _ in names]
+        return names, columns, store.connection.execute("PRAGMA user_version").fetchall()
+
+    assert schema(SqliteStore(path)) == schema(new), "as if it had been made today"
+
+
+def test_of_two_that_bring_a_store_up_to_date_at_once_one_does(path):
+    of_format_1(path)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: len(SqliteDeadLetters(SqliteStore(path)).select()), range(8)))
+    assert found == [1] * 8
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

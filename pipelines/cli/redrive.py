@@ -1,0 +1,163 @@
+"""``fan-identity dead-letters redrive``: dead letters sent again, all that match or one."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.table import Table
+
+from ...domain.dead_letters import OF_IMPORTS, WAITING, LetterFilter, LetterTally
+from ...domain.records import DeadLetter
+from ...io.backends import Backends
+from ...io.clock import now_ms
+from ...io.errors import UsageError
+from ...io.pacing import Pacer
+from ...io.ports import DeadLetterArchive, StoredDeadLetter
+from ...io.settings import Settings, load_settings
+from .common import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED, AsJson, Store, err, out, print_json, printable
+from .letter_options import (
+    CodeVersion,
+    ErrorOption,
+    Letters,
+    ReasonOption,
+    Since,
+    Until,
+    Worker,
+    letter_filter,
+    one_letter,
+    opened_archive,
+)
+from .option_values import rate_option
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ...batch.redrive import RedriveResult
+
+
+def redrive(
+    letter_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One letter; all that match else.")] = None,
+    store: Store = None,
+    dead_letters: Letters = None,
+    worker: Worker = None,
+    reason: ReasonOption = None,
+    error: ErrorOption = None,
+    since: Since = None,
+    until: Until = None,
+    code_version: CodeVersion = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Letters a second, such as 200/s; as fast as can be unless given.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters again, to where they came from; then run scoreUsers.
+
+    What fails again stays a dead letter with one more attempt. Stopped or killed, the same command goes on: letters
+    that were sent are not sent again. Letters of imports come again with their file, not by row.
+
+    Exit codes: 0 done; 1 some failed again or cannot be sent; 2 bad usage; 3 a backend out of reach; 130 stopped.
+
+    Examples:
+
+      fan-identity dead-letters redrive --store sqlite:///fans.db --reason too_many_receives
+
+      fan-identity dead-letters redrive 3f2a --store sqlite:///fans.db
+
+      fan-identity dead-letters redrive --dead-letters dynamodb://fanIdentityDeadLetters --error "timed out" --dry-run
+
+      fan-identity dead-letters redrive --store sqlite:///fans.db --code-version 0.1.0 --rate 200/s
+    """
+    began = now_ms()
+    opened = opened_archive(store, dead_letters)
+    where = letter_filter(worker, reason, error, since, until, code_version, waiting_only=True)
+    pacer = None if rate is None else Pacer(rate_option("--rate", rate))
+    one = None if letter_id is None else one_letter(opened, letter_id)
+    if one is not None and where != WAITING:
+        raise UsageError("name one letter by its id, or those that match; not both")
+    named = one.letter.worker if one is not None else worker
+    if named in OF_IMPORTS:
+        raise UsageError(
+            f"letters of {named} cannot be sent again by row: correct the file and import it again "
+            "(dead-letters show ID names file and row)"
+        )
+    if dry_run:
+        _say_what_would_be_sent(opened, where, one, as_json=as_json)
+        return
+    from ...batch.redrive import Redrive  # noqa: PLC0415 - imports Beam
+    from ...transforms.sources import draining  # noqa: PLC0415
+    from ..enqueue import RulesOfNow  # noqa: PLC0415
+    from ..runner import drain_on_signal  # noqa: PLC0415
+
+    settings = load_settings(store=store, dead_letters=dead_letters)
+    rules = RulesOfNow(internal_accounts=settings.internal_accounts)()
+    run = Redrive(opened, rules, lambda name: Backends.of(settings, name), pacer, draining.is_set)
+    total = 1 if one is not None else opened.count(where)
+    with drain_on_signal(), progress_bar("redrive", total, lambda: run.result.looked_at):
+        result = run.run([[one]] if one is not None else opened.pages(where))
+    _finish(result, settings, began, as_json=as_json)
+
+
+def _finish(result: "RedriveResult", settings: Settings, began: int, *, as_json: bool) -> None:
+    """Prints what was done, and exits with the code for it.
+
+    Raises:
+        typer.Exit: 1 where letters wait still, 130 where the run was stopped.
+    """
+    code = EXIT_INTERRUPTED if result.interrupted else EXIT_DEAD_LETTERS if result.failed or result.of_imports else 0
+    if as_json:
+        print_json(_as_json(result, settings, began, code))
+    else:
+        out.print(f"{result.queued:,} queued, {result.rejected:,} rejected, {result.failed:,} failed again")
+    if result.of_imports:
+        err.print(f"{result.of_imports:,} are of imports, which cannot be sent again by row: import their files again")
+    if result.queued:
+        where = f" --store {settings.store}" if settings.store else ""
+        err.print(f"score them with: fan-identity run scoreUsers{where}")
+    if result.interrupted:
+        err.print("stopped: run the same command again to finish; what was sent is not sent again")
+    if code:
+        raise typer.Exit(code)
+
+
+def _as_json(result: "RedriveResult", settings: Settings, began: int, code: int) -> dict[str, Any]:
+    from ...batch.job_summary import JobSummary, Outcome, shown_settings  # noqa: PLC0415 - imports Jinja
+
+    ends = {0: Outcome.DONE, EXIT_DEAD_LETTERS: Outcome.DEAD_LETTERS, EXIT_INTERRUPTED: Outcome.INTERRUPTED}
+    counts = {"queued": result.queued, "rejected": result.rejected, "failed": result.failed}
+    summary = JobSummary(
+        job="dead-letters redrive",
+        started_at=began,
+        outcome=ends[code] if result.looked_at or code else Outcome.NOTHING,
+        exit_code=code,
+        counts={**counts, "of_imports": result.of_imports},
+        settings=shown_settings(settings),
+    )
+    return {**counts, **summary.as_json()}
+
+
+def _say_what_would_be_sent(
+    letters: DeadLetterArchive, where: LetterFilter, one: StoredDeadLetter | None, *, as_json: bool
+) -> None:
+    kinds = letters.tally(where) if one is None else [_kind_of(one.letter)]
+    total = sum(kind.number for kind in kinds if kind.worker not in OF_IMPORTS)
+    if as_json:
+        print_json({"wouldRedrive": total, "kinds": [msgspec.to_builtins(kind) for kind in kinds]})
+        return
+    out.print(f"{total:,} dead letters would be sent again")
+    if not kinds:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("worker", "reason", "letters", "such as"):
+        table.add_column(column, no_wrap=column != "such as", justify="right" if column == "letters" else "left")
+    for kind in kinds:
+        example = letters.get(kind.examples[0])
+        said = "" if example is None else f"{example.letter.dead_letter_id[:12]}: {example.letter.error}"
+        if kind.worker in OF_IMPORTS:
+            said = "not sent: import the file again"
+        table.add_row(kind.worker, kind.reason, f"{kind.number:,}", printable(said))
+    out.print(table)
+
+
+def _kind_of(letter: DeadLetter) -> LetterTally:
+    return LetterTally(letter.worker, letter.reason, 1, (letter.dead_letter_id,))
