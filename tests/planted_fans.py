@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 import pyarrow as pa
+from pyarrow import parquet
 
 from fan_identity.domain.demand import demand_sk, fan_pk
 from fan_identity.domain.imports import (
@@ -137,5 +138,8 @@ def plant_reports(fans, folder):
     folder.mkdir()
     for number, fan in enumerate(fans):
         (folder / f"{number}.json").write_text(json.dumps({"riskiest": [{"globalUserId": fan.user, "x": fan.mark}]}))
+        parquet.write_table(
+            pa.table({"globalUserId": ["nobody", fan.user], "size": [1, 2]}), folder / f"{number}.parquet"
+        )
         (folder / f"{number}.jsonl").write_text(json.dumps({"user": "nobody"}) + "\n" + json.dumps({"user": fan.user}))
     (folder / "none.html").write_text("<p>nobody is named")

@@ -238,10 +238,10 @@ def test_reports_are_listed_and_deleted_when_asked(tmp_path):
     fans = [Planted("fan-7"), Planted("fan-77")]
     plant_reports(fans, tmp_path / "r")
     listed = Reports(tmp_path / "r", Fan("fan-7"), delete=False)
-    assert [found["file"][-7:] for found in listed.find()] == ["/0.json", "0.jsonl"]
+    assert [found["file"][-7:] for found in listed.find()] == ["/0.json", "0.jsonl", "parquet"]
     assert listed.erase() == 0
-    assert Reports(tmp_path / "r", Fan("fan-7"), delete=True).erase() == 2
-    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["1.json", "1.jsonl", "none.html"]
+    assert Reports(tmp_path / "r", Fan("fan-7"), delete=True).erase() == 3
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["1.json", "1.jsonl", "1.parquet", "none.html"]
     with pytest.raises(UsageError, match="there is no folder"):
         Reports(tmp_path / "none", Fan("fan-7"), delete=False)
 
@@ -288,19 +288,19 @@ def test_the_command_erases_and_writes_down_what_it_did(run, store, tmp_path):
     plant_reports(fans, tmp_path / "reports")
     everything = ("--member", fans[0].member, "--report-folder", "reports")
     document = json.loads(run("export", "fan-7", *everything).stdout)
-    assert {name: len(found) for name, found in document["places"].items()} == {**PLACES, "reports": 2}
+    assert {name: len(found) for name, found in document["places"].items()} == {**PLACES, "reports": 3}
 
     would = json.loads(run("erase", "-", *everything, "--dry-run", "--json", input="fan-7\n").stdout)
-    assert would["found"] == {**PLACES, "reports": 2}
+    assert would["found"] == {**PLACES, "reports": 3}
     left = run("erase", "fan-7", *everything, "--summary", "s.json", "--report", "s.html", code=1)
-    assert "left: reports (2)" in left.stderr
+    assert "left: reports (3)" in left.stderr
     done = run("erase", "fan-7", *everything, "--remove-reports")
 
     books = json.loads(left.stderr.splitlines()[-1])
     assert books["event"] == "fanErased"
     assert books["fan"] == Fan("fan-7").digest
     assert books["erased"] == PLACES
-    assert json.loads(done.stderr.splitlines()[-1])["erased"] == {"reports": 2}
+    assert json.loads(done.stderr.splitlines()[-1])["erased"] == {"reports": 3}
     summary = json.loads((tmp_path / "s.json").read_text())
     assert (summary["outcome"], summary["exitCode"]) == ("failed", 1)
     assert summary["counts"] == {**PLACES, "reports": 0}
