@@ -107,7 +107,7 @@ def find_files(address: str) -> Iterator[StoredFile]:
         if info.type == pafs.FileType.Directory:
             raise UsageError(f"{place.name}: is a folder; write {place.name}/ to read all files in it")
         if info.type != pafs.FileType.File:
-            raise UsageError(f"{place.name}: no such object; check bucket, key and region")
+            raise UsageError(_absent(place.name))
         yield _stored(place, info)
 
 
@@ -246,7 +246,7 @@ def _translated(name: str, *, only_stores: bool = False) -> Generator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UsageError(f"{name}: no such file; check the name") from None
+        raise UsageError(_absent(name)) from None
     except PermissionError:
         raise UsageError(f"{name}: may not be read; check its permissions") from None
     except OSError as error:
@@ -261,7 +261,13 @@ def _translated(name: str, *, only_stores: bool = False) -> Generator[None]:
             ) from None
         if any(mark in text for mark in _NO_CREDENTIALS):
             raise UsageError(f"{name}: no credentials; set them, or ?anonymous=true for a public bucket") from None
-        if code is not None and code[1] in ("NO_SUCH_BUCKET", "NO_SUCH_KEY"):
-            raise UsageError(f"{name}: no such bucket or object; check bucket, key and region") from None
+        if "No such file or directory" in text or (code is not None and code[1] in ("NO_SUCH_BUCKET", "NO_SUCH_KEY")):
+            raise UsageError(_absent(name)) from None
         what = "is out of reach" if of_store else "cannot be read"
         raise BackendUnavailableError(f"{name}: {what}: {text[:200]}") from None
+
+
+def _absent(name: str) -> str:
+    if name.startswith(("s3://", "gs://")):
+        return f"{name}: no such bucket or object; check bucket, key and region"
+    return f"{name}: no such file; check the name"

@@ -153,6 +153,12 @@ def _versitygw(server: Server) -> Launch:
     return Launch((str(server.program / "bin" / "versitygw"), *arguments), environment)
 
 
+def _gcs(server: Server) -> Launch:
+    at = f"{HOST}:{server.port}"
+    arguments = ("-scheme", "http", "-host", HOST, "-port", str(server.port), "-public-host", at, "-backend", "memory")
+    return Launch((str(server.program / "bin" / "fake-gcs-server"), *arguments))
+
+
 def _ministack(server: Server) -> Launch:
     environment = {
         "BIND_HOST": HOST,
@@ -249,6 +255,16 @@ SERVERS: Final = (
         _versitygw,
         answers_http("/", 200, 403),
         GoInstall("github.com/versity/versitygw/cmd/versitygw@v1.8.0"),
+        shown="http://{address}",
+    ),
+    Server(
+        "gcs",
+        17443,
+        "1.56.1",
+        "bin/fake-gcs-server",
+        _gcs,
+        answers_http("/storage/v1/b", 200),
+        GoInstall("github.com/fsouza/fake-gcs-server@v1.56.1"),
         shown="http://{address}",
     ),
     Server(

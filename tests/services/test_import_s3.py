@@ -119,7 +119,7 @@ def test_more_objects_than_one_listing_holds(bucket):
 def test_mistakes(bucket, unique):
     address = bucket.put("day/a.csv", CSV)
     name = f"s3://{bucket.name}"
-    assert refusal(bucket.address("b.csv")) == f"{name}/b.csv: no such object; check bucket, key and region"
+    assert refusal(bucket.address("b.csv")) == f"{name}/b.csv: no such bucket or object; check bucket, key and region"
     assert "is a folder; write" in refusal(bucket.address("day"))
     assert "no such" in refusal(bucket.address("nothing/"))
     missing = unique("nowhere")

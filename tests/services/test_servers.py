@@ -26,6 +26,7 @@ NAMES = (
     "pubsub",
     "toxiproxy",
     "versitygw",
+    "gcs",
     "ministack",
     "postgresql",
     "unleash",
