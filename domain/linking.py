@@ -93,15 +93,19 @@ def normalize(kind: LinkKind, text: str) -> str | None:
     Placeholders such as ``null``, and texts of one repeated character such as ``00000000``, are none of these.
     """
     stripped = text.strip()
-    if stripped.casefold() in _PLACEHOLDERS or len(set(stripped.replace("-", ""))) <= 1:
-        return None
     if kind is LinkKind.PHONE:
-        return _phone(stripped)
-    if kind is LinkKind.ADDRESS:
-        return _address(stripped)
-    if kind is LinkKind.IP_BLOCK:
-        return _ip_block(stripped)
-    return stripped
+        found = _phone(stripped)
+    elif kind is LinkKind.ADDRESS:
+        found = _address(stripped)
+    elif kind is LinkKind.IP_BLOCK:
+        found = _ip_block(stripped)
+    else:
+        found = stripped
+    return None if found is None or _says_nothing(found) else found
+
+
+def _says_nothing(text: str) -> bool:
+    return text.casefold() in _PLACEHOLDERS or len(set(text.replace("-", ""))) <= 1
 
 
 def identifier_hash(kind: LinkKind, value: str, key: bytes) -> int:
@@ -133,13 +137,14 @@ def _hash(text: str, key: bytes, person: bytes) -> int:
 def _phone(text: str) -> str | None:
     plain = _TRUNK_ZERO.sub("", _EXTENSION.sub("", text))
     digits = "".join(str(unicodedata.digit(char)) for char in plain if char.isdigit())
-    if not plain.startswith("+"):
-        digits = digits.removeprefix("00")
-    return digits if len(digits) in _PHONE_DIGITS and len(set(digits)) > 1 else None
+    if digits.startswith("00"):
+        digits = digits.lstrip("0")  # no country's code begins with one
+    return digits if len(digits) in _PHONE_DIGITS else None
 
 
 def _address(text: str) -> str | None:
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Again after the case is gone: a sign such as that for "TEL" is taken apart into capitals.
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     kept = "".join(char if char.isalnum() else " " for char in decomposed if not unicodedata.combining(char))
     joined = " ".join(kept.split())
     return joined if len(joined) >= _MIN_ADDRESS and any(char.isalpha() for char in joined) else None
