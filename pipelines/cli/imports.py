@@ -9,13 +9,16 @@ from rich.table import Table
 from ...domain.activity import format_time_ms
 from ...domain.imports import ImportKind, State, Thresholds, VersionRecord
 from ...io.backends import Backends
+from ...io.clock import now_ms
 from ...io.errors import UsageError
 from ...io.settings import Settings, load_settings
 from ...io.whole_files import check_writable
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
+from .job_files import SummaryFile, check_job_files, write_job_files
 
 if TYPE_CHECKING:
     from ...batch.import_job import ImportJob, ImportOutcome
+    from ...batch.job_summary import JobSummary
 
 EXIT_REFUSED = 2
 
@@ -64,6 +67,7 @@ def start(
     report: Annotated[
         Path | None, typer.Option(help="Write the comparison as an HTML page to this file.", show_default=False)
     ] = None,
+    summary: SummaryFile = None,
     max_bad: Annotated[float, _share("rows is bad")] = _DEFAULTS.bad,
     max_unknown: Annotated[float, _share("fans was never scored")] = _DEFAULTS.unknown,
     max_removed: Annotated[float, _share("the active version's fans is missing")] = _DEFAULTS.removed,
@@ -91,13 +95,15 @@ def start(
     """
     from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
 
-    if report is not None:
-        check_writable(report, "report")
+    check_job_files(summary, report)
+    began = now_ms()
     wanted = _kind(kind)
     settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters)
     thresholds = Thresholds(max_bad, max_unknown, max_removed, max_arm_changes)
     request = ImportRequest(wanted, inputs, file_format, thresholds, dry_run, work)
     outcome = job_of(wanted, settings, context.obj or []).run(request)
+    if summary is not None:
+        write_job_files(_summary(outcome, settings, began, report), summary, None)
     tell(outcome, report, as_json=as_json)
 
 
@@ -197,6 +203,43 @@ def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> Non
         letters = counted(outcome.dead_lettered, "bad row is a dead letter", "bad rows are dead letters")
         err.print(f"{letters}; see: fan-identity dead-letters list")
         raise typer.Exit(EXIT_DEAD_LETTERS)
+
+
+def _summary(outcome: "ImportOutcome", settings: Settings, began: int, report: Path | None) -> "JobSummary":
+    from ...batch.job_summary import JobSummary, Outcome, shown_settings  # noqa: PLC0415 - imports Jinja
+    from ...domain.import_summary import headline  # noqa: PLC0415
+
+    record, compared = outcome.record, outcome.record.comparison
+    ends = {"refused": Outcome.REFUSED, "dryRun": Outcome.DRY_RUN, "unchanged": Outcome.NOTHING}
+    done = Outcome.DEAD_LETTERS if outcome.dead_lettered else Outcome.DONE
+    return JobSummary(
+        job=f"imports {record.kind}",
+        started_at=began,
+        outcome=ends.get(outcome.result, done),
+        exit_code=exit_code(outcome),
+        counts={
+            "rows": compared.rows,
+            **{f"dead_lettered.{reason}": number for reason, number in compared.bad.items()},
+            "repeated": compared.repeated,
+            "fans": compared.fans,
+            "unknown": compared.unknown,
+            "added": compared.added,
+            "removed": compared.removed,
+            "changed": compared.changed,
+            "arm_changes": compared.arm_changes,
+            "followed": outcome.followed,
+        },
+        settings={**shown_settings(settings), "version": record.version},
+        notes=tuple([*([outcome.refused] if outcome.refused else []), *headline(record)]),
+        links={} if report is None else {"comparison": str(report)},
+    )
+
+
+def exit_code(outcome: "ImportOutcome") -> int:
+    """What the command ends with."""
+    if outcome.refused is not None:
+        return EXIT_REFUSED
+    return EXIT_DEAD_LETTERS if outcome.dead_lettered else 0
 
 
 def _ending(outcome: "ImportOutcome") -> str:
