@@ -5,7 +5,9 @@
 # pyright: reportUnknownArgumentType=false
 
 import contextlib
+import fcntl
 import secrets
+import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,6 +20,9 @@ from pyarrow import fs
 from .errors import BackendUnavailableError, UsageError
 
 _REMOTE: Final = ("s3://", "gs://")
+_PREFIX: Final = "fan-identity-import-"
+_LOCK: Final = "lock"
+"""In a folder on this machine; its run holds a lock on it, which ends with the process however that ends."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class WorkFolder:
 def work_folder(address: str | None, run: str) -> Generator[WorkFolder]:
     """The folder of a run, gone when the context ends.
 
+    On this machine, folders that killed runs left in the same place go too: they hold ids of fans.
+
     Args:
         address: an existing folder to make it in: a path, ``s3://bucket/folder`` or ``gs://bucket/folder``; this
             machine's folder for temporary files where None.
@@ -104,8 +111,28 @@ def work_folder(address: str | None, run: str) -> Generator[WorkFolder]:
     if address is not None and not Path(address).is_dir():
         raise UsageError(f"--work: there is no folder {address}; make it, or leave --work out")
     try:
-        made = tempfile.TemporaryDirectory(prefix=f"fan-identity-{run}-", dir=address, ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{run}-", dir=address, ignore_cleanup_errors=True)
     except OSError as error:
         raise BackendUnavailableError(f"--work: no folder can be made there: {error.strerror}") from None
-    with made as path:
+    with made as path, _locked(Path(path)):
+        _remove_abandoned(Path(path).parent)
         yield WorkFolder(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    try:
+        lock = (folder / f"{_LOCK}.new").open("wb")
+    except OSError as error:
+        raise BackendUnavailableError(f"work folder {folder}: {error.strerror}") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Path(lock.name).rename(folder / _LOCK)  # only now: nobody finds it before it is held
+        yield
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the tests of imports share: files of any format, the rules stated once more in plain Python, and what a store holds.
+"""What the tests of imports share: files of any format, the rules in plain Python once more, what a store holds.
 
 The rules here are written from what the product promises, not from its code: on decimals, fan by fan.
 """
@@ -12,9 +12,10 @@ import math
 import random
 import re
 import shutil
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def some_rows(kind: str, fans: Iterable[str], seed: int, at: int = TIME) -> list
 
 
 def winners(kind: str, rows: Iterable[Row], stored: Mapping[str, tuple[Any, int]] | None = None) -> dict[str, Any]:
-    """By fan (value, time): the newest row, of two at once the riskier score or the first cluster; never an older one."""
+    """By fan (value, time): the newest row; of two at once the riskier score or first cluster; none older than stored."""
     best: dict[str, tuple[Any, int]] = {}
     for fan, value, at in rows:
         if fan not in best or at > best[fan][1]:
@@ -162,8 +163,6 @@ def tables_of(store: Any) -> dict[str, list[tuple[Any, ...]]]:
 
 def unlock(store: Any) -> None:
     """Takes away the lock of a killed run, which would end by itself after half a minute."""
-    import sqlite3  # noqa: PLC0415
-
     with sqlite3.connect(store.path, timeout=60) as connection:
         connection.execute("DELETE FROM items WHERE pk LIKE 'LOCK#%'")
     connection.close()
@@ -228,17 +227,7 @@ class Scores:
     repeated: dict[str, dict[str, Any]]
     older: dict[tuple[str, str], dict[str, Any]]
     cache: dict[str, dict[str, Any]]
-    versions: dict[str, tuple[str, str]]
-
-    def __eq__(self, other: object) -> bool:
-        """Whether they are the same to readers; the versions tell how often imports came and went."""
-        assert isinstance(other, Scores)
-        return (self.latest, self.repeated, self.older, self.cache) == (
-            other.latest,
-            other.repeated,
-            other.older,
-            other.cache,
-        )
+    versions: dict[str, tuple[str, str]] = field(compare=False)  # these tell how often imports came and went
 
 
 def scores_of(store: Any) -> Scores:

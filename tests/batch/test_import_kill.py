@@ -90,6 +90,8 @@ def ended(imports: Importing, command: str, kind: str, work: Path) -> dict[str, 
     """The state once a command has run to its end and its leftovers are cleaned."""
     result = imports.store.cli(*arguments_of(imports, command, kind, work))
     assert (result.code, len(result.err_lines)) == (0, command == "start"), result
+    if command == "start":
+        assert not list(work.glob("fan-identity-*")), "the folders of killed runs are gone too"
     cleaned = imports.store.cli("imports", "clean", COMMAND[kind], "--keep", "2", *imports.store.flag)
     assert cleaned.code == 0, cleaned
     return state_of(imports.store)
