@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fan_identity.domain.keys import arm_cache_key
+from fan_identity.domain.keys import arm_cache_key, causal_version
 from fan_identity.io.addresses import Address
 from fan_identity.io.errors import BackendUnavailableError, UsageError
 from fan_identity.io.redis_cache import PASSWORD_VARIABLE, RedisArmCache
@@ -115,6 +115,19 @@ def test_versions_are_ordered_by_their_bytes(
     name = key(uuid.uuid4().hex)
     cache.put_if_newer([(name, version, {"v": version}) for version in versions])
     assert cache.get(name) == {"v": max(versions, key=str.encode)}
+
+
+def test_the_same_cause_under_newer_imports_wins_and_a_newer_activity_over_both(
+    cache: RedisArmCache, key: Callable[[str], str]
+) -> None:
+    causes = [
+        (1_000 + later, name, imports) for later in (0, 1) for name in ("a", "a\0", "b") for imports in (0, 1, 10)
+    ]
+    for seed in range(5):
+        name, shuffled = key(str(seed)), random.Random(seed).sample(causes, len(causes))
+        for number, cause in enumerate(shuffled):
+            cache.put_if_newer([(name, causal_version(*cause), {"v": list(cause)})])
+            assert cache.get(name) == {"v": list(max(shuffled[: number + 1]))}
 
 
 def test_thousands_of_entries_are_written_though_the_server_forgot_the_script(
