@@ -101,7 +101,7 @@ def erase(
     from ...batch.erase import erase as erase_from  # noqa: PLC0415
 
     started = now_ms()
-    fan = Fan(_user(user), member)
+    fan = _fan(user, member)
     settings, stores = _stores(store=store, table=table, cache=cache, dead_letters=dead_letters)
     places = _places(fan, stores, report_folder, remove_reports=remove_reports)
     identity = stores.address("table")
@@ -144,7 +144,7 @@ def export(
     """
     from ...batch.erase import exported  # noqa: PLC0415
 
-    fan = Fan(_user(user), member)
+    fan = _fan(user, member)
     _, stores = _stores(store=store, table=table, cache=cache, dead_letters=dead_letters)
     places = _places(fan, stores, report_folder, remove_reports=False)
     document = exported(fan, places, format_time_ms(now_ms()))
@@ -157,15 +157,17 @@ def export(
     sys.stdout.buffer.flush()
 
 
-def _user(argument: str) -> str:
-    user = sys.stdin.read().removesuffix("\n") if argument == "-" else argument
-    if not user.strip():
-        raise UsageError("the user id is blank")
-    try:
-        user.encode()
-    except UnicodeEncodeError:
-        raise UsageError("the user id is not UTF-8; no user has it") from None
-    return user
+def _fan(user: str, member: str | None) -> Fan:
+    if user == "-":
+        user = sys.stdin.read().removesuffix("\n")
+    for name, text in (("user id", user), ("member id", member)):
+        if text is not None and not text.strip():
+            raise UsageError(f"the {name} is blank")
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"the {name} is not UTF-8; nobody has it") from None
+    return Fan(user, member)
 
 
 def _stores(**flags: Any) -> "tuple[ServingSettings, FanStores]":

@@ -319,7 +319,9 @@ def test_an_export_to_a_file_is_for_its_owner(run, store, tmp_path):
 
 def test_mistakes_and_a_running_import_are_said(run, store):
     plant([Planted("fan-7")], store)
-    assert "blank" in run("erase", " ", code=2).stderr
+    assert "user id is blank" in run("erase", " ", code=2).stderr
+    assert "member id is blank" in run("export", "f", "--member", "", code=2).stderr
+    assert "not UTF-8" in run("export", os.fsdecode(b"f\xff"), code=2).stderr
     assert "does not exist" in run("erase", "f", "--store", "sqlite:///none.db", code=2).stderr
     assert not (store.path.parent / "none.db").exists()
     assert "--report-folder" in run("erase", "f", "--remove-reports", code=2).stderr

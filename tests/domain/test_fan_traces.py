@@ -107,6 +107,22 @@ def test_deep_and_huge_records_are_looked_into():
     assert speaks_of(b"x," * 200_000 + b'"' + b"y" * 200_000 + b",f,", Fan("f")), "a cell of 200 KB"
 
 
+@pytest.mark.parametrize("user", ["fan-1", "a/b", 'q"q', "b\\s", "\u00e9", "t\tt"])
+def test_a_name_is_found_however_json_writes_it(user):
+    escaped = "".join(f"\\u{ord(char):04x}" for char in user)
+    writings = [
+        f'"{escaped}"',
+        json.dumps(user),
+        json.dumps(user, ensure_ascii=False),
+        json.dumps(user).replace("/", "\\/"),
+    ]
+    for written in writings:
+        once = f'{{"globalUserId":{written}}}'
+        for payload in (once, json.dumps({"Message": once}), json.dumps([json.dumps({"a": once})]), once[:-1]):
+            assert speaks_of(payload.encode(), Fan(user)), payload
+            assert not speaks_of(payload.encode(), Fan(user + "x"))
+
+
 def test_numbers_count_where_a_fan_stands():
     assert speaks_of(b'{"globalUserId": 12345}', Fan("12345"))
     assert speaks_of(b'{"x": {"member_ID": 1, "memberId": 77}}', Fan("12345", "77"))
