@@ -130,7 +130,7 @@ class Rescoring:
             count: adds to a counter.
 
         Returns:
-            The dead letters of those who cannot be scored; and where nobody could, why, and no dead letters.
+            The dead letters of those who cannot be scored; and where that is everybody, for now, why.
         """
         if self._pacer is not None:
             self._pacer.take(len(users))
@@ -148,7 +148,7 @@ class Rescoring:
         written = persist(applied, self._table, self._cache, self._imports, self._worker, count)
         unavailable = [letter for letter in written.dead_letters if letter.reason.endswith("_unavailable")]
         if len(unavailable) == len(users):
-            return [], Failure(unavailable[0].reason, unavailable[0].error, retryable=True)
+            return list(written.dead_letters), Failure(unavailable[0].reason, unavailable[0].error, retryable=True)
         return list(written.dead_letters), None
 
     def _users(self, request: RescoreRequest) -> Iterator[str]:
