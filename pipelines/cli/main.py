@@ -16,14 +16,17 @@ from ...io.settings import load_settings
 from . import (
     api_keys,
     backfill,
+    clusters,
     dead_letters,
     demo,
     doctor,
     fans,
     import_events,
+    import_versions,
     imports,
     lambda_event,
     lookup,
+    rescore,
     run,
     sandbox,
     schema,
@@ -78,6 +81,7 @@ app.command()(demo.demo)
 app.command()(score.score)
 app.command()(run.run)
 app.command()(backfill.backfill)
+app.command()(rescore.rescore)
 app.command("lambda")(lambda_event.answer_event)
 app.command()(lookup.arm)
 app.command()(lookup.show)
@@ -89,9 +93,15 @@ app.command()(doctor.doctor)
 app.command()(fans.erase)
 app.command()(fans.export)
 app.add_typer(dead_letters.app, name="dead-letters")
+imports.app.command("list")(import_versions.list_versions)
+imports.app.command()(import_versions.show)
+imports.app.command()(import_versions.rollback)
+imports.app.command()(import_versions.follow)
+imports.app.command()(import_versions.clean)
 imports.app.command("on-event")(import_events.on_event)
 imports.app.command()(import_events.watch)
 app.add_typer(imports.app, name="imports")
+app.add_typer(clusters.app, name="clusters")
 app.add_typer(api_keys.app, name="api-keys")
 
 
