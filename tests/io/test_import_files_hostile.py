@@ -25,12 +25,12 @@ MIB = 1024 * 1024
 def run_alone(code: str, *arguments: str) -> str:
     """Runs code in a process of its own, so that the memory it needs can be told."""
     prelude = (
-        "import resource, sys\n"
+        "import re, sys\n"
         "from fan_identity.domain.imports import ImportKind\n"
         "from fan_identity.io.errors import UsageError\n"
         "from fan_identity.io.import_files import plan_import, read_import\n"
         "def peak():\n"
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "    return int(re.search('VmHWM:\\\\s+([0-9]+) kB', open('/proc/self/status').read())[1]) // 1024\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", prelude + code, *arguments], capture_output=True, text=True, check=False, timeout=600
@@ -57,12 +57,12 @@ except UsageError as error:
 
 class TestBombs:
     def test_a_line_without_end_is_refused_before_it_is_held(self, tmp_path):
-        """4 GiB of one letter in 4 MB of gzip."""
+        """A GiB of one letter in 1 MB of gzip."""
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
         with (tmp_path / "a.csv.gz").open("wb") as file:
             file.write(packer.compress(HEADER))
             letters = b"a" * (16 * MIB)
-            for _ in range(256):
+            for _ in range(64):
                 file.write(packer.compress(letters))
             file.write(packer.flush())
         grown, _, message = run_alone(READ_ALL, str(tmp_path / "a.csv.gz")).partition(" ")
