@@ -90,17 +90,21 @@ def best_examples(examples: Sequence[ArmChange]) -> tuple[ArmChange, ...]:
     return tuple(kept[: 3 * EXAMPLES])
 
 
-def _order(example: ArmChange) -> tuple[int, float, str]:
+def _order(example: ArmChange) -> tuple[int, float, str, int, int, float, float]:
     return (
         -abs(example.arm_after - example.arm_before),
         -abs(example.score_after - example.score_before),
         example.global_user_id,
+        example.arm_before,
+        example.arm_after,
+        example.score_before,
+        example.score_after,
     )
 
 
 def largest_clusters(examples: Sequence[ClusterExample]) -> tuple[ClusterExample, ...]:
     """Those with the most fans first, at most ``EXAMPLES``, each with its ten largest parts."""
-    ordered = sorted(examples, key=lambda example: (-sum(fans for _, fans in example[1]), example[0]))
+    ordered = sorted(examples, key=lambda example: (-sum(fans for _, fans in example[1]), *example))
     return tuple(
         (name, tuple(sorted(parts, key=lambda part: (-part[1], part[0]))[:EXAMPLES]))
         for name, parts in ordered[:EXAMPLES]

@@ -80,7 +80,7 @@ def some_rows(kind: str, fans: Iterable[str], seed: int, at: int = TIME) -> list
 
 
 def winners(kind: str, rows: Iterable[Row], stored: Mapping[str, tuple[Any, int]] | None = None) -> dict[str, Any]:
-    """By fan (value, time): the newest row; of two at once the riskier score or first cluster; none older than stored."""
+    """By fan (value, time): the newest row; of two at once the riskier score or first cluster; never an older one."""
     best: dict[str, tuple[Any, int]] = {}
     for fan, value, at in rows:
         if fan not in best or at > best[fan][1]:

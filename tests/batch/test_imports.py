@@ -1,10 +1,9 @@
-"""Imports on a scored store: what fans' scores become, taken back exactly, told in figures, whatever the files' form."""
+"""Imports on a scored store: what scores become, taken back exactly, told in figures, whatever the files' form."""
 
 import json
 import random
 import signal
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -350,7 +349,7 @@ def test_while_live_scores_come_in_an_import_and_its_rollback_leave_none_stale(s
     assert live.wait().code == 0
     assert beside < waiting
     found = scores_of(store)
-    newest = {pk: sk for pk, sk in store.query("SELECT pk, max(sk) FROM items WHERE sk LIKE 'SCORE#%' GROUP BY pk")}
+    newest = dict(store.query("SELECT pk, max(sk) FROM items WHERE sk LIKE 'SCORE#%' GROUP BY pk"))
     assert {pk: item["scoreSK"] for pk, item in found.latest.items()} == newest
     models = {pk: without_effect(item) for pk, item in found.latest.items()}
     check_scores(store, models, {}, winners(CLUSTER, clusters))

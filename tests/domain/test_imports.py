@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ COUNTS = st.integers(0, 10**9)
 NAMES = st.text(min_size=1, max_size=3)
 ARM = st.integers(1, 5)
 SCORES = st.integers(0, 10_000).map(lambda cents: cents / 100)
-ARM_CHANGES = st.builds(ArmChange, NAMES, ARM, ARM, SCORES, SCORES, st.none(), st.floats(0, 1))
+ARM_CHANGES = st.builds(ArmChange, NAMES, ARM, ARM, SCORES, SCORES, st.none(), st.just(0.5))
 MATRICES = st.dictionaries(st.tuples(ARM, ARM), COUNTS, max_size=5).map(arm_matrix)
 CLUSTER_EXAMPLES = st.lists(
     st.tuples(NAMES, st.lists(st.tuples(NAMES, st.integers(1, 99)), min_size=2, max_size=4).map(tuple)), max_size=4
@@ -67,7 +68,7 @@ COMPARISONS = st.builds(
 PARTS = st.builds(PartReport, COMPARISONS, COUNTS)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(PARTS, PARTS, PARTS)
 def test_parts_add_up_in_any_order_and_grouping(a: PartReport, b: PartReport, c: PartReport) -> None:
     assert added(a, b) == added(b, a)
@@ -76,6 +77,7 @@ def test_parts_add_up_in_any_order_and_grouping(a: PartReport, b: PartReport, c:
     assert added(nothing, a) == added(a, nothing) == a
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(ARM_CHANGES, max_size=60), st.randoms(use_true_random=False))
 def test_examples_are_the_gravest_and_few_of_each_move(changes: list[ArmChange], rng: random.Random) -> None:
     kept = best_examples(changes)
@@ -97,8 +99,6 @@ def test_an_example_never_makes_a_record_too_large() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_every_score_is_in_one_tenth(scores: list[float]) -> None:
-    import numpy as np  # noqa: PLC0415
-
     counts = value_classes(ImportKind.BOT_OR_NOT, np.array(scores))
     assert len(counts) == 10
     assert sum(counts) == len(scores)
@@ -107,8 +107,6 @@ def test_every_score_is_in_one_tenth(scores: list[float]) -> None:
 
 @pytest.mark.parametrize(("size", "place"), [(1, 0), (2, 1), (3, 1), (4, 2), (1_023, 9), (1_024, 10), (2**40, 20)])
 def test_a_cluster_is_in_the_class_of_its_power_of_two(size: int, place: int) -> None:
-    import numpy as np  # noqa: PLC0415
-
     counts = value_classes(ImportKind.CLUSTER, np.array([size]))
     assert counts == tuple(int(number == place) for number in range(21))
 
@@ -129,7 +127,10 @@ def test_at_every_limit_nothing_is_refused() -> None:
     [
         ({"bad": {"a": 11}}, "11 of 100 rows are bad (11.0%), more than --max-bad 0.1 allows"),
         ({"unknown": 19}, "19 of 90 fans have never been scored (21.1%), more than --max-unknown 0.2 allows"),
-        ({"removed": 31}, "31 of 101 fans of the active version are missing (30.7%), more than --max-removed 0.3 allows"),
+        (
+            {"removed": 31},
+            "31 of 101 fans of the active version are missing (30.7%), more than --max-removed 0.3 allows",
+        ),
         (
             {"arm": arm_matrix({(1, 5): 31, (2, 1): 10, (3, 3): 10})},
             "41 of 101 scored fans change ARM (40.6%), more than --max-arm-changes 0.4 allows",
@@ -185,3 +186,28 @@ def test_items_are_those_readers_know(kind: ImportKind) -> None:
             else {"SK": "CLUSTER#v", "clusterId": "c", "clusterSize": 2}
         ),
     }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gravest_of_many_parts_are_the_gravest_of_all(seed: int) -> None:
+    """However the parts are cut and in whatever order they are added, though each keeps only its own best."""
+    rng = random.Random(seed)
+    changes = [
+        ArmChange(f"fan-{number}", rng.choice((1, 1, 1, 2)), rng.randint(1, 5), 50.0, rng.random(), None, None)
+        for number in range(400)
+    ]
+    clusters = [(f"c{number}", (("a", rng.randint(1, 30)), ("b", 1))) for number in range(60)]
+    parts = [
+        PartReport(
+            Comparison(
+                examples=best_examples(changes[start : start + 40]),
+                clusters=ClusterChanges(split_examples=largest_clusters(clusters[start // 8 : start // 8 + 5])),
+            )
+        )
+        for start in range(0, 400, 40)
+    ]
+    while len(parts) > 1:
+        first, second = (parts.pop(rng.randrange(len(parts))) for _ in range(2))
+        parts.append(added(first, second))
+    assert parts[0].comparison.examples == best_examples(changes)
+    assert parts[0].comparison.clusters == ClusterChanges(split_examples=largest_clusters(clusters[:50]))
