@@ -24,6 +24,7 @@ from ..domain.imports import (
     State,
     Thresholds,
     VersionRecord,
+    named,
     refusal,
     version_name,
 )
@@ -142,7 +143,7 @@ class ImportJob:
                         version=version,
                         kind=self.kind,
                         state=State.STAGING,
-                        files=plan.files,
+                        files=named(plan.files),
                         digest=plan.digest,
                         started_at=started_at,
                         thresholds=request.thresholds,
@@ -212,7 +213,7 @@ class ImportJob:
         for record in self._versions.records():
             if record.digest == plan.digest and record.state in (State.ACTIVE, State.REPLACED):
                 raise ImportRefusedError(
-                    f"{', '.join(plan.files)}: imported before, as version {record.version}, which is "
+                    f"{', '.join(named(plan.files, 3))}: imported before, as version {record.version}, which is "
                     f"{record.state.value}; nothing was written"
                 )
 

@@ -23,6 +23,10 @@ EXAMPLES: Final = 10
 ARM_LEVELS: Final = 5
 
 
+NAMED_FILES: Final = 50
+"""Files a record names: it has to fit into an item, and a folder may hold thousands."""
+
+
 class ImportKind(StrEnum):
     """What an import brings; the names are those of keys, addresses and the command line."""
 
@@ -211,7 +215,7 @@ class VersionRecord(msgspec.Struct, frozen=True, rename=_names_of_record):
         version: ``<time, UTC, seconds>-<8 hex digits of the files' digest>``.
         kind: what it brings.
         state: how far it came.
-        files: the files' names.
+        files: the files' names, as ``named`` has them.
         digest: of the files' contents (64 hex digits): the same files are not imported twice.
         started_at: epoch milliseconds.
         newest_row_at: the newest ``updatedAt`` of its rows, epoch milliseconds.
@@ -232,6 +236,15 @@ class VersionRecord(msgspec.Struct, frozen=True, rename=_names_of_record):
     followed: bool = False
     thresholds: Thresholds = Thresholds()
     comparison: Comparison = Comparison()
+
+
+def named(files: Sequence[str], most: int = NAMED_FILES) -> tuple[str, ...]:
+    """The names of files, of many the first ones and how many more there are.
+
+    >>> named(["a", "b", "c"], 2)
+    ('a', 'b', 'and 1 more')
+    """
+    return tuple(files) if len(files) <= most else (*files[:most], f"and {len(files) - most:,} more")
 
 
 def bucket_of(global_user_id: str) -> int:

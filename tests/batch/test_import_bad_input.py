@@ -209,6 +209,7 @@ def test_arguments_that_do_not_fit(imports, tmp_path):
     assert "there is no folder" in refused(imports, BON, path, "--work", tmp_path / "nowhere")
     assert "there is no folder" in refused(imports, BON, path, "--work", path)
     assert "--max-bad" in refused(imports, BON, path, "--max-bad", "2")
+    assert "--max-removed" in refused(imports, BON, path, "--max-removed", "nan")
     assert "--format" in refused(imports, BON, path, "--format", "xml")
     (tmp_path / "empty").mkdir()
     assert "holds no file to import" in refused(imports, BON, f"{tmp_path}/empty/")

@@ -29,6 +29,7 @@ from fan_identity.domain.imports import (
     Thresholds,
     VersionRecord,
     fan_item,
+    named,
     pointer_item,
     refusal,
     version_name,
@@ -211,3 +212,8 @@ def test_the_gravest_of_many_parts_are_the_gravest_of_all(seed: int) -> None:
         parts.append(added(first, second))
     assert parts[0].comparison.examples == best_examples(changes)
     assert parts[0].comparison.clusters == ClusterChanges(split_examples=largest_clusters(clusters[:50]))
+
+
+def test_a_record_names_few_of_many_files() -> None:
+    assert named(["a", "b"]) == ("a", "b")
+    assert named([f"part-{number}" for number in range(5_000)])[-2:] == ("part-49", "and 4,950 more")
