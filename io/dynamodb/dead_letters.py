@@ -246,19 +246,21 @@ class DynamoDbDeadLetters:
         names = {f"#{name}": name for name in _SUMMARY}
         values: dict[str, Any] = {":sk": _SK, ":prefix": _PREFIX + prefix}
         conditions = ["SK = :sk", "begins_with(PK, :prefix)"]
-        for condition, name, wanted in (
-            ("#worker = :worker", "worker", where.worker),
-            ("#reason = :reason", "reason", where.reason),
-            ("contains(#error, :error)", "error", where.error),
-            ("#codeVersion = :codeVersion", "codeVersion", where.code_version),
-            ("#writtenAt >= :since", "since", where.since_ms),
-            ("#writtenAt < :until", "until", where.until_ms),
+        for condition, attribute, name, wanted in (
+            ("#worker = :worker", "worker", "worker", where.worker),
+            ("#reason = :reason", "reason", "reason", where.reason),
+            ("contains(#error, :error)", "error", "error", where.error),
+            ("#codeVersion = :codeVersion", "codeVersion", "codeVersion", where.code_version),
+            ("#writtenAt >= :since", "writtenAt", "since", where.since_ms),
+            ("#writtenAt < :until", "writtenAt", "until", where.until_ms),
         ):
-            if wanted is not None:
-                values[f":{name}"] = wanted
-                conditions.append(condition)
-                if condition.startswith((f"#{name}", f"contains(#{name}")):
-                    names[f"#{name}"] = name
+            if wanted is None:
+                continue
+            names[f"#{attribute}"] = attribute
+            if name == "codeVersion" and not wanted:
+                condition = "(attribute_not_exists(#codeVersion) OR #codeVersion = :codeVersion)"  # noqa: PLW2901
+            values[f":{name}"] = wanted
+            conditions.append(condition)
         if where.waiting_only:
             conditions.append("attribute_not_exists(redrivenAt)")
         for page in self._calls.pages(

@@ -530,7 +530,7 @@ def test_letters_behave_as_in_sqlite(
     def look() -> list[StoredDeadLetter]:
         filters: list[dict[str, Any]] = [
             *({}, {"worker": "scoreUsers"}, {"reason": "unreadable"}, {"worker": "nobody"}),
-            *({"error": "again"}, {"error": "%"}, {"code_version": "0.9"}, {"code_version": "nine"}),
+            *({"error": "again"}, {"error": "%"}, {"code_version": "0.9"}, {"code_version": ""}),
             *({"since_ms": 2_000}, {"until_ms": 2_000}, {"since_ms": 1_000, "until_ms": 1_001, "error": "a"}),
         ]
         for options in filters:
@@ -561,7 +561,7 @@ def test_letters_behave_as_in_sqlite(
             letter(4, code_version="0.9"),
             letter(1, attempts=5, error="again"),
             letter(4, attempts=3),
-            letter(4, error="last", code_version="nine"),
+            letter(4, error="last", code_version=""),
         ],
     )
     look()
