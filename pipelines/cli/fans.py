@@ -14,7 +14,6 @@ from ...domain.fan_traces import Fan
 from ...io.backends import open_table
 from ...io.clock import now_ms
 from ...io.errors import UsageError
-from ...io.fan_places import FanStores, Place, places_of
 from ...io.leases import Lease
 from ...io.registry import WORKERS, worker_named
 from ...io.whole_files import write_whole
@@ -22,6 +21,7 @@ from .common import AsJson, Store, err, out, print_json, printable
 
 if TYPE_CHECKING:
     from ...batch.erase import Erasure
+    from ...io.fan_places import FanStores, Place
     from ...serving.settings import ServingSettings
 
 EXIT_LEFT: Final = 1
@@ -171,6 +171,7 @@ def _fan(user: str, member: str | None) -> Fan:
 
 
 def _stores(**flags: Any) -> "tuple[ServingSettings, FanStores]":
+    from ...io.fan_places import FanStores  # noqa: PLC0415 - brings pyarrow
     from ...serving.settings import load_serving_settings  # noqa: PLC0415 - these commands alone look at all stores
 
     settings = load_serving_settings(**flags)
@@ -182,7 +183,9 @@ def _stores(**flags: Any) -> "tuple[ServingSettings, FanStores]":
     )
 
 
-def _places(fan: Fan, stores: FanStores, reports: Path | None, *, remove_reports: bool) -> list[Place]:
+def _places(fan: Fan, stores: "FanStores", reports: Path | None, *, remove_reports: bool) -> "list[Place]":
+    from ...io.fan_places import places_of  # noqa: PLC0415
+
     if remove_reports and reports is None:
         raise UsageError("--remove-reports: where are they? give --report-folder")
     places = places_of(fan, stores)
@@ -193,7 +196,7 @@ def _places(fan: Fan, stores: FanStores, reports: Path | None, *, remove_reports
     return places
 
 
-def _notes(done: "Erasure", stores: FanStores, places: list[Place]) -> list[str]:
+def _notes(done: "Erasure", stores: "FanStores", places: "list[Place]") -> list[str]:
     notes = [
         f"about {depth:,} messages wait in {name}, and one may be the fan's: run this again once they are done"
         for name, depth in done.depths.items()

@@ -328,3 +328,16 @@ def test_mistakes_and_a_running_import_are_said(run, store):
     with Lease(SqliteTable(store, _TABLES["table"]), IMPORTS_LEASE, "the import"):
         assert "is being run by the import" in run("erase", "fan-7", code=3).stderr
     assert json.loads(run("erase", "fan-7", "--dry-run", "--json").stdout)["found"]["table"] == 8
+
+
+def test_beam_is_not_imported(store):
+    plant([Planted("fan-7")], store)
+    program = """
+import sys
+from fan_identity.pipelines.cli.main import app
+app(sys.argv[1:], obj=[], standalone_mode=False)
+sys.exit("apache_beam" in sys.modules)
+"""
+    for command in ("export", "erase"):
+        arguments = [command, "fan-7", "--store", f"sqlite:///{store.path}"]
+        subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
