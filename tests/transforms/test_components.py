@@ -60,7 +60,7 @@ def run(edges, plan, folder: Path, options: PipelineOptions | None = None):
 
 
 def scipys(edges):
-    nodes, places = np.unique(edges, return_inverse=True)
+    nodes, places = np.unique(edges.reshape(-1), return_inverse=True)
     left, right = places.reshape(2, -1)
     size = len(nodes)
     _, labels = connected_components(coo_matrix((np.ones(len(left)), (left, right)), (size, size)), directed=False)
@@ -68,7 +68,7 @@ def scipys(edges):
 
 
 def assert_the_same_components(labels, edges):
-    nodes, theirs = scipys(edges)
+    nodes, theirs = scipys(edges[:, edges[0] != edges[1]])
     labels = labels[:, np.argsort(labels[0])]
     mixed = blocks.mix(nodes, KEY)
     assert np.array_equal(labels[0], np.sort(mixed)), "each node once"
@@ -203,7 +203,7 @@ GRAPHS = {
 @pytest.mark.parametrize("name", GRAPHS)
 def test_graphs_in_many_rounds(name, tmp_path):
     edges = GRAPHS[name]
-    plan = plan_rounds(edges.shape[1], block_pairs=10_000)
+    plan = plan_rounds(edges.shape[1], block_pairs=5_000)
     assert len(plan) > 2
     labels, counts = run(edges, plan, tmp_path / "run")
     assert_the_same_components(labels, edges)
