@@ -315,3 +315,21 @@ def test_positions_of_live_workers_are_left_alone(cli, store, tmp_path):
     with sqlite3.connect(store.path) as connection:
         workers = {worker for (worker,) in connection.execute("SELECT worker FROM positions")}
     assert all(worker.startswith("backfill-") for worker in workers)
+
+
+@pytest.fixture(params=["PrismRunner", "two processes"])
+def beam(request) -> list[str]:
+    """Flags of runners besides the usual one."""
+    if request.param == "two processes":
+        return ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    return ["--runner=PrismRunner", f"--prism_location={request.getfixturevalue('prism')}"]
+
+
+def test_on_another_runner_it_ends_the_same(cli, store, lines, undisturbed, tmp_path, beam):
+    folder = archive(tmp_path / "archive", shuffled(lines, 4))
+    arguments = ("--source", folder, "--score-with", "scoreUsers", *store.flag, "--json")
+    result = cli("backfill", "enqueueFromStream", *arguments, "--", *beam)
+    assert (result.code, result.json["unaccounted"], result.json["counts"]["read"]) == (1, 0, len(lines)), result
+    assert state(store) == undisturbed[:3]
+    again = cli("backfill", "enqueueFromStream", *arguments, "--", *beam)
+    assert (again.code, again.json["outcome"]) == (0, "nothing to do")

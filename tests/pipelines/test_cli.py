@@ -23,7 +23,7 @@ from fan_identity.io.settings import load_settings
 START_MS = 1_718_355_600_000
 COMMAND = Path(sys.executable).with_name("fan-identity")
 COMMANDS = [
-    *("demo", "score", "run", "lambda", "arm", "show", "dump", "serve", "sandbox", "schema", "doctor"),
+    *("demo", "score", "run", "backfill", "rescore", "lambda", "arm", "show", "dump", "serve", "sandbox", "schema", "doctor"),
     *("dead-letters", "dead-letters list", "dead-letters show", "dead-letters redrive"),
     *("api-keys", "api-keys create", "api-keys list", "api-keys revoke"),
 ]
