@@ -77,7 +77,7 @@ def test_another_process_is_told_who_holds_it_and_gets_it_after(table, holder):
 
 
 def test_a_killed_holders_lease_ends_by_itself(table, holder, until):
-    process = holder(1.0)
+    process = holder(3.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not taken(Lease(table, "import cluster")), "a kill gives nothing back"
@@ -88,10 +88,9 @@ def test_a_killed_holders_lease_ends_by_itself(table, holder, until):
 def test_a_live_holder_outlasts_many_ends(table, holder, until):
     holder(0.6)
     first = table.get(lease_pk("import cluster"), LEASE_SK)
-    until(lambda: now_ms() > first["expiresAt"] + 600, "two leases' time is over")
+    until(lambda: table.get(lease_pk("import cluster"), LEASE_SK)["token"] >= first["token"] + 6, "it is renewed")
     item = table.get(lease_pk("import cluster"), LEASE_SK)
-    assert item["expiresAt"] > now_ms()
-    assert item["token"] >= first["token"] + 3
+    assert item["expiresAt"] > first["expiresAt"] + 600
     assert (item["acquiredAt"], item["run"]) == (first["acquiredAt"], first["run"])
 
 

@@ -50,7 +50,7 @@ def test_of_many_exactly_one_takes_it(table, token):
 
 
 def test_renewed_lost_and_given_back(table, until):
-    with Lease(table, "job", "first", 0.9) as first:
+    with Lease(table, "job", "first", 3.0) as first:
         until(lambda: first.token >= 3, "it is renewed")
         with pytest.raises(LeaseHeldError, match="first"):
             Lease(table, "job", "second").__enter__()
