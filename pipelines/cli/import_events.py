@@ -102,7 +102,7 @@ def watch(
     A message is deleted when its import has ended; one that is refused, or no event of S3, becomes a dead letter. What
     may work later is given back to the queue. Ctrl-C (or SIGTERM) lets the running import end.
 
-    Example:
+    Examples:
 
       fan-identity imports watch --queue "sqs://partner-drops?region=eu-west-1" --table dynamodb://fanIdentity
       --cache redis://host/0 --dead-letters dynamodb://fanIdentityDeadLetters

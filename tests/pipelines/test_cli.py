@@ -24,7 +24,10 @@ START_MS = 1_718_355_600_000
 COMMAND = Path(sys.executable).with_name("fan-identity")
 COMMANDS = [
     *("demo", "score", "run", "backfill", "rescore", "lambda", "arm", "show", "dump", "serve", "sandbox", "schema", "doctor"),
+    *("erase", "export"),
     *("dead-letters", "dead-letters list", "dead-letters show", "dead-letters redrive"),
+    *("imports", "imports on-event", "imports watch"),
+    "clusters",
     *("api-keys", "api-keys create", "api-keys list", "api-keys revoke"),
 ]
 ESC = "\x1b"
@@ -57,7 +60,7 @@ def test_help_has_an_example(cli, command):
     result = cli(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert result.text.startswith(f"Usage: fan-identity {command}".rstrip())
-    if command not in ("dead-letters", "api-keys"):
+    if command not in ("dead-letters", "imports", "clusters", "api-keys"):
         assert "Examples:" in result.text
         examples = result.text.partition("Examples:")[2].partition("\nOptions:")[0].partition("\nArguments:")[0]
         assert re.search(rf"^ +fan-identity {command}".rstrip(), examples, re.MULTILINE)
