@@ -145,7 +145,8 @@ def test_deleting_a_bucket_leaves_the_others_and_other_versions(table: SqliteTab
 
 def test_records_are_the_newest_first_and_gone_once_forgotten(versions: ImportVersions) -> None:
     records = [
-        VersionRecord(f"2026010{number}T000000Z-aaaaaaaa", KIND, State.STAGED, ("f",), "d", number) for number in (1, 3, 2)
+        VersionRecord(f"2026010{number}T000000Z-aaaaaaaa", KIND, State.STAGED, ("f",), "d", number)
+        for number in (1, 3, 2)
     ]
     for record in records:
         versions.save(record)
@@ -161,5 +162,3 @@ def test_records_are_the_newest_first_and_gone_once_forgotten(versions: ImportVe
 def test_whatever_a_user_is_called_a_list_keeps_it() -> None:
     odd = ["", "\0", "a\0b", "\ufeff", "x" * 10_240, "\N{PILE OF POO}", "e\u0301", "é"]
     assert unpack(pack(pa.table({"user": odd})))["user"].to_pylist() == odd
-
-
