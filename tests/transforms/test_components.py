@@ -17,6 +17,7 @@ from fan_identity.transforms import cluster_blocks as blocks
 from fan_identity.transforms import components
 from fan_identity.transforms.components import ConnectedComponents, plan_rounds
 
+EDGES_A_BLOCK = 500  # small, so that blocks alone do not find the components
 KEY = 0x1234_5678_9ABC_DEF1
 
 
@@ -28,7 +29,7 @@ class ReadEdges(beam.DoFn):
 
     def process(self, start):
         edges = np.load(self._path, mmap_mode="r")
-        yield edges[:, start : start + blocks.CHUNK_PAIRS].tobytes()
+        yield edges[:, start : start + EDGES_A_BLOCK].tobytes()
 
 
 class WriteLabels(beam.DoFn):
@@ -44,7 +45,7 @@ def run(edges, plan, folder: Path, options: PipelineOptions | None = None):
     """Labels of all nodes (node → label, of the numbers before they were mixed), and the counters."""
     folder.mkdir()
     np.save(folder / "edges.npy", blocks.mix(edges, KEY))
-    starts = list(range(0, edges.shape[1], blocks.CHUNK_PAIRS))
+    starts = list(range(0, edges.shape[1], EDGES_A_BLOCK))
     counts = execute(
         lambda pipeline: (
             pipeline
@@ -207,7 +208,8 @@ def test_graphs_in_many_rounds(name, tmp_path):
     assert len(plan) > 2
     labels, counts = run(edges, plan, tmp_path / "run")
     assert_the_same_components(labels, edges)
-    assert 1 <= rounds_of(counts) <= len(plan)
+    assert (rounds_of(counts) > 1) == (name != "pairs")
+    assert rounds_of(counts) <= len(plan)
     assert counts["shuffled.round.01"] >= len(np.unique(edges)), "every node goes through the first round"
 
 
