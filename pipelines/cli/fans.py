@@ -18,6 +18,7 @@ from ...io.leases import Lease
 from ...io.registry import WORKERS, worker_named
 from ...io.whole_files import write_whole
 from .common import AsJson, Store, err, out, print_json, printable
+from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
 
 if TYPE_CHECKING:
     from ...batch.erase import Erasure
@@ -72,12 +73,8 @@ def erase(
         bool, typer.Option("--remove-reports", help="Delete reports that name the fan; else they are only listed.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,
-    summary: Annotated[
-        Path | None, typer.Option(help="Write what was done as JSON to this file.", show_default=False)
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write what was done as an HTML page to this file.", show_default=False)
-    ] = None,
+    summary: SummaryFile = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase a fan from every store: tables, cache, queues, dead letters, activity log, outbox, and import versions.
@@ -100,6 +97,7 @@ def erase(
     """
     from ...batch.erase import erase as erase_from  # noqa: PLC0415
 
+    check_job_files(summary, report)
     started = now_ms()
     fan = _fan(user, member)
     settings, stores = _stores(store=store, table=table, cache=cache, dead_letters=dead_letters)
@@ -237,7 +235,7 @@ def _write_down(
     dry_run: bool,
 ) -> None:
     if summary is None and report is None:
-        return
+        return  # Jinja takes its time to import
     from ...batch.job_summary import JobSummary, Outcome, shown_settings  # noqa: PLC0415
 
     nothing = Outcome.DRY_RUN if dry_run else Outcome.DONE if sum(done.erased.values()) else Outcome.NOTHING
@@ -250,10 +248,7 @@ def _write_down(
         settings=shown_settings(settings),
         notes=tuple(notes),
     )
-    if summary is not None:
-        made.write_json(summary)
-    if report is not None:
-        made.write_html(report)
+    write_job_files(made, summary, report)
 
 
 def _for_the_books(fan: Fan, done: "Erasure") -> None:

@@ -325,6 +325,8 @@ def test_mistakes_and_a_running_import_are_said(run, store):
     assert "does not exist" in run("erase", "f", "--store", "sqlite:///none.db", code=2).stderr
     assert not (store.path.parent / "none.db").exists()
     assert "--report-folder" in run("erase", "f", "--remove-reports", code=2).stderr
+    assert "--summary" in run("erase", "fan-7", "--summary", "none/s.json", code=2).stderr
+    assert sum(map(len, find(places(Planted("fan-7"), store)).values())) == sum(PLACES.values()), "said before it began"
     with Lease(SqliteTable(store, _TABLES["table"]), IMPORTS_LEASE, "the import"):
         assert "is being run by the import" in run("erase", "fan-7", code=3).stderr
     assert json.loads(run("erase", "fan-7", "--dry-run", "--json").stdout)["found"]["table"] == 8

@@ -23,7 +23,8 @@ from fan_identity.io.settings import load_settings
 START_MS = 1_718_355_600_000
 COMMAND = Path(sys.executable).with_name("fan-identity")
 COMMANDS = [
-    *("demo", "score", "run", "backfill", "rescore", "lambda", "arm", "show", "dump", "serve", "sandbox", "schema", "doctor"),
+    *("demo", "score", "run", "backfill", "rescore", "lambda", "arm", "show", "dump"),
+    *("serve", "sandbox", "schema", "doctor"),
     *("erase", "export"),
     *("dead-letters", "dead-letters list", "dead-letters show", "dead-letters redrive"),
     *("imports", "imports on-event", "imports watch"),
