@@ -35,7 +35,7 @@ from ..io.import_files import ImportPlan, plan_import
 from ..io.import_scores import Active
 from ..io.import_versions import ImportVersions
 from ..io.leases import Lease
-from ..io.work_folder import WorkFolder, work_folder
+from ..io.work_folder import WorkFolder, remove_abandoned, work_folder
 from ..pipelines.runner import execute, runs_here
 from ..transforms.import_compare import CompareWithActive
 from ..transforms.import_following import FollowImport
@@ -126,6 +126,7 @@ class ImportJob:
         if request.work is None and not request.dry_run and not runs_here(self.options):
             raise UsageError("--work: on a cluster, name a folder all workers reach: s3://bucket/folder or gs://…")
         plan = plan_import(request.addresses, self.kind, request.format)
+        remove_abandoned(request.work)
         with self.lease() as lease:
             if not request.dry_run:
                 for record, followed in self._finish_what_was_left():

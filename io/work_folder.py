@@ -88,8 +88,6 @@ class WorkFolder:
 def work_folder(address: str | None, run: str) -> Generator[WorkFolder]:
     """The folder of a run, gone when the context ends.
 
-    On this machine, folders that killed runs left in the same place go too: they hold ids of fans.
-
     Args:
         address: an existing folder to make it in: a path, ``s3://bucket/folder`` or ``gs://bucket/folder``; this
             machine's folder for temporary files where None.
@@ -115,7 +113,6 @@ def work_folder(address: str | None, run: str) -> Generator[WorkFolder]:
     except OSError as error:
         raise BackendUnavailableError(f"--work: no folder can be made there: {error.strerror}") from None
     with made as path, _locked(Path(path)):
-        _remove_abandoned(Path(path).parent)
         yield WorkFolder(path)
 
 
@@ -131,8 +128,15 @@ def _locked(folder: Path) -> Generator[None]:
         yield
 
 
-def _remove_abandoned(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+def remove_abandoned(address: str | None) -> None:
+    """Removes folders on this machine that killed runs left: they hold ids of fans. Those of runs at work stay.
+
+    Args:
+        address: where folders are made, as for ``work_folder``; in S3 and Google Cloud the bucket's own rules remove.
+    """
+    if address is not None and address.startswith(_REMOTE):
+        return
+    for folder in Path(address or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError), (folder / _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

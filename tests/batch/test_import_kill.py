@@ -104,12 +104,7 @@ class Moments:
         self._store, self._kind, self._work = store, kind, work
         self._generation = pointer(store, kind)["generation"]
         self._items = self._number_of_items()
-        self._version = (
-            f"%\0{self._store.number('SELECT count(*) FROM items WHERE 0') + self.generation_sum() + 1:012d}"
-        )
-
-    def generation_sum(self) -> int:
-        return sum(pointer(self._store, kind)["generation"] for kind in KINDS)
+        self._suffix = f"\0{sum(pointer(store, kind)['generation'] for kind in KINDS) + 1:012d}"
 
     def _number_of_items(self) -> int:
         return self._store.number("SELECT count(*) FROM items WHERE pk NOT LIKE 'LOCK#%'")
@@ -128,8 +123,8 @@ class Moments:
         return pointer(self._store, self._kind)["generation"] > self._generation
 
     def followed(self, fans: int) -> bool:
-        query = "SELECT count(*) FROM items WHERE sk = 'LATEST' AND version LIKE ?"
-        return self._store.query(query, self._version)[0][0] >= fans
+        versions = self._store.query("SELECT version FROM items WHERE sk = 'LATEST'")
+        return sum(version.endswith(self._suffix) for (version,) in versions) >= fans
 
     def all(self, command: str, rng: random.Random) -> list[tuple[str, Callable[[], bool]]]:
         """One moment of each step of a command."""
@@ -168,15 +163,14 @@ def reader(store: Any) -> Iterator[None]:
     assert not broken
 
 
-def killed_and_run_again(imports: Importing, command: str, kind: str, work: Path, moment: str, reached: Any) -> str:
-    """Kills a command at a moment and runs it again; the state, and what it had already done it says."""
+def killed_at(imports: Importing, command: str, kind: str, work: Path, moment: str, reached: Any) -> None:
+    """Kills a command at a moment; what is active must be whole all along. Its lock is taken away."""
     with reader(imports.store):
         run = imports.store.cli.start(*arguments_of(imports, command, kind, work))
         run.until(reached, moment)
         assert run.kill() == -signal.SIGKILL, "it was to be killed, not to be done"
         assert all(whole(imports.store, each) for each in KINDS)
         unlock(imports.store)
-    return moment
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +215,7 @@ def test_killed_once_a_command_run_again_ends_as_if_nothing_had_been(
 ):
     rng = random.Random(f"{command} {kind} {number} {seed}")
     moment, reached = Moments(imports.store, kind, tmp_path).all(command, rng)[number]
-    killed_and_run_again(imports, command, kind, tmp_path, moment, reached)
+    killed_at(imports, command, kind, tmp_path, moment, reached)
     assert ended(imports, command, kind, tmp_path) == undisturbed(command, kind)
 
 
@@ -232,13 +226,13 @@ def test_killed_at_every_step_one_after_the_other_an_import_still_ends_well(impo
     kind = KINDS[seed % 2]
     moments = Moments(imports.store, kind, tmp_path)
     for moment, reached in moments.all("start", rng)[:4]:
-        killed_and_run_again(imports, "start", kind, tmp_path, moment, reached)
+        killed_at(imports, "start", kind, tmp_path, moment, reached)
     assert ended(imports, "start", kind, tmp_path) == undisturbed("start", kind)
 
 
 def test_a_rollback_after_a_killed_clean_does_not_go_back_to_what_is_left(imports, tmp_path):
     moments = Moments(imports.store, BON, tmp_path)
-    killed_and_run_again(imports, "clean", BON, tmp_path, "some deleted", lambda: moments.grown(30))
+    killed_at(imports, "clean", BON, tmp_path, "some deleted", lambda: moments.grown(30))
     first, second = (record["importVersion"] for record in imports.listed("bot-or-not")[:0:-1])
     assert imports.rollback(BON)["active"] == second
     assert whole(imports.store, BON)
@@ -265,7 +259,7 @@ def test_ctrl_c_leaves_what_was_active_and_says_nothing_more(imports, undisturbe
 
 def test_a_dry_run_finishes_nothing_a_killed_run_left(imports, tmp_path):
     moments = Moments(imports.store, BON, tmp_path)
-    killed_and_run_again(imports, "start", BON, tmp_path, "moved", moments.moved)
+    killed_at(imports, "start", BON, tmp_path, "moved", moments.moved)
     left = state_of(imports.store)
     path = written(tmp_path / "other.csv", BON, some_rows(BON, "abc", 1, TIME + 9))
     imports.start(BON, path, "--dry-run")

@@ -187,7 +187,7 @@ def mixed_rows(kind: str, seed: int) -> list[tuple[str, Any, int]]:
     [
         (BON, "many files"),
         (CLUSTER, "many files"),
-        (CLUSTER, "two workers"),
+        pytest.param(CLUSTER, "two workers", marks=pytest.mark.slow),
         pytest.param(BON, "two workers", marks=pytest.mark.slow),
         (CLUSTER, "prism"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fan_identity.io.errors import BackendUnavailableError, UsageError
-from fan_identity.io.work_folder import WorkFolder, work_folder
+from fan_identity.io.work_folder import WorkFolder, remove_abandoned, work_folder
 
 
 def test_what_is_written_is_read_and_all_is_gone_at_the_end(tmp_path: Path) -> None:
@@ -31,13 +31,13 @@ def test_folders_of_killed_runs_go_and_those_of_others_that_run_stay(tmp_path: P
     not_ours = tmp_path / "fan-identity-import-other"
     not_ours.mkdir()
     with work_folder(str(tmp_path), "first") as first:
-        assert not killed.exists()
-        with work_folder(str(tmp_path), "second") as second:
-            second.write("a", b"2")
-            assert Path(first.address).is_dir()
         first.write("a", b"1")
+        remove_abandoned(str(tmp_path))
         assert first.read("a") == b"1"
+        assert not killed.exists()
     assert list(tmp_path.iterdir()) == [not_ours]
+    remove_abandoned(str(tmp_path / "none"))
+    remove_abandoned("s3://no-bucket/folder")
 
 
 def test_a_folder_that_is_not_there_or_takes_nothing(tmp_path: Path) -> None:
