@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-_PORTION_SECONDS: Final = 0.25
+_PORTION_SECONDS: Final = 0.05
 
 
 class Pacer:
@@ -46,7 +46,7 @@ class Pacer:
             self._sleep(start - now)
 
     def portion(self, most: int) -> int:
-        """How many items to take at once: a quarter of a second's, at least 1 and at most ``most``."""
+        """How many items to take at once: a twentieth of a second's, at least 1 and at most ``most``."""
         return max(1, min(most, int(self._per_second * _PORTION_SECONDS)))
 
 

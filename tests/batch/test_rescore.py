@@ -188,8 +188,8 @@ def test_real_scoring_holds_the_rate(store, monkeypatch):
     pacing.pacer_of.cache_clear()
     assert (result.counts["scored"], result.unaccounted) == (FANS, 0)
     assert len(seen) > PARTS / 2
-    assert all(number <= 40 * seconds + 10 for seconds, number in seen), "never more than the rate, and one portion"
-    assert now == pytest.approx(FANS / 40, rel=0.05)
+    assert all(number <= 40 * seconds + 2.001 for seconds, number in seen), "never more than the rate, and one portion"
+    assert now == pytest.approx(FANS / 40, rel=0.02)
 
 
 def test_parts_share_the_fans_about_evenly():

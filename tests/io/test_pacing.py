@@ -74,8 +74,8 @@ def test_everything_in_a_process_shares_the_pacer_of_a_rate():
     assert pacer_of(123) is not pacer_of(124)
 
 
-@pytest.mark.parametrize(("rate", "portion"), [(1, 1), (200, 50), (10_000, 500)])
-def test_a_portion_is_a_quarter_of_a_second_s(rate, portion):
+@pytest.mark.parametrize(("rate", "portion"), [(1, 1), (200, 10), (5_000, 250), (100_000, 500)])
+def test_a_portion_is_a_twentieth_of_a_second_s(rate, portion):
     assert Pacer(rate).portion(500) == portion
 
 
