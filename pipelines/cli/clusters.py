@@ -53,7 +53,7 @@ def build_command(
     context: typer.Context,
     to: Annotated[Path, typer.Option(help="Folder for the result; without an earlier one.", show_default=False)],
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files of links or activities.")
+        list[str] | None, typer.Argument(metavar="INPUT", help="Files of links or activities.", show_default=False)
     ] = None,
     store: Store = None,
     file_format: Format = None,
