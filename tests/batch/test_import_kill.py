@@ -110,8 +110,8 @@ class Moments:
         return self._store.number("SELECT count(*) FROM items WHERE pk NOT LIKE 'LOCK#%'")
 
     def locked(self) -> bool:
-        query = "SELECT count(*) FROM items WHERE pk = 'LOCK#imports' AND body LIKE '%\"owner\":\"_%'"
-        return self._store.number(query) > 0
+        rows = self._store.query("SELECT body FROM items WHERE pk = 'LOCK#imports'")
+        return any(json.loads(body)["owner"] for (body,) in rows)
 
     def compared(self, buckets: int) -> bool:
         return len(list(self._work.glob("*/mark-compared-*"))) >= buckets
