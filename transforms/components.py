@@ -66,8 +66,8 @@ class ConnectedComponents(beam.PTransform[Any, Any]):
     """Encoded blocks of edges (``bytes``) to encoded blocks of labels (``bytes``): each node once, with its label.
 
     Nodes must be hashes, or integers made random by ``mix``. Which node is a component's label is arbitrary. Nodes
-    without an edge to another one have none. What each round shuffles is counted as ``shuffled.round.<nn>`` (pairs of node
-    and root) and, on the way back, as ``shuffled.back.<nn>`` (dropped nodes with their parents, and labels).
+    without an edge to another one have none. What each round shuffles is counted as ``shuffled.round.<nn>`` (pairs of
+    node and root) and, on the way back, as ``shuffled.back.<nn>`` (dropped nodes with their parents, and labels).
 
     Attributes:
         plan: from ``plan_rounds``.

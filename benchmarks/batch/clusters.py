@@ -87,7 +87,7 @@ def _graph(path: Path, edges: int) -> Path:
     """
     nodes = int(2 * edges / _MEAN_DEGREE)
     numbers = np.random.default_rng(edges).integers(0, nodes, (2, edges), np.uint64)
-    np.save(path, blocks.mix(numbers, _KEY))
+    np.save(path, blocks.mix(numbers[:, numbers[0] != numbers[1]], _KEY))
     return path
 
 
