@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from ..domain.import_summary import Check, value_bins
+from ..domain.import_summary import value_bins
+from ..domain.import_verdict import Check
 from ..domain.imports import ImportKind, VersionRecord
 from .report_text import count, percent
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..domain.activity import MalformedRecordError
+from ..domain.dead_letters import IMPORT_EVENTS
 from ..domain.imports import ImportKind
 from ..domain.records import DeadLetter, dead_letter_id
 from ..domain.s3_events import S3Object, objects_created
@@ -25,9 +26,6 @@ Start = Callable[[ImportKind, list[str]], "ImportOutcome"]
 
 Prefixes = dict[ImportKind, str]
 """By kind, how the keys of its files begin; "" for a kind that is not told by its keys."""
-
-WORKER: Final = "startImport"
-"""Named in dead letters of events of which it is not known what they start."""
 
 _MARKER: Final = "_SUCCESS"
 _IDLE_SECONDS: Final = 1.0
@@ -181,8 +179,8 @@ class WatchQueue:
         self._letters.write(
             [
                 DeadLetter(
-                    dead_letter_id=dead_letter_id(WORKER, self._source, position, message.body),
-                    worker=WORKER,
+                    dead_letter_id=dead_letter_id(IMPORT_EVENTS, self._source, position, message.body),
+                    worker=IMPORT_EVENTS,
                     reason=reason,
                     error=error,
                     stack="",

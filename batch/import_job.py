@@ -8,15 +8,14 @@ active stays whole: readers see a new version only by the pointer, which is move
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import apache_beam as beam
-import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
 from msgspec.structs import replace
 
 from ..domain.activity import format_time_ms
 from ..domain.import_comparison import PartReport
+from ..domain.import_verdict import refusal
 from ..domain.imports import (
     BUCKETS,
     ImportKind,
@@ -25,7 +24,6 @@ from ..domain.imports import (
     Thresholds,
     VersionRecord,
     named,
-    refusal,
     version_name,
 )
 from ..io.backends import Backends
@@ -36,10 +34,8 @@ from ..io.import_scores import Active
 from ..io.import_versions import ImportVersions
 from ..io.leases import Lease
 from ..io.work_folder import WorkFolder, remove_abandoned, work_folder
-from ..pipelines.runner import execute, runs_here
-from ..transforms.import_compare import CompareWithActive
-from ..transforms.import_following import FollowImport
-from ..transforms.import_staging import DeleteFans, StageFans, WriteBadRows
+from ..pipelines.runner import runs_here
+from .import_pipelines import ImportPipelines
 from .score_files import Watch, unwatched
 
 LEASE: Final = "imports"
@@ -113,6 +109,7 @@ class ImportJob:
     def __post_init__(self) -> None:
         self._table = self.backends.open_table()
         self._versions = ImportVersions(self._table, self.kind)
+        self._pipelines = ImportPipelines(self.kind, self.backends, self.options)
 
     def run(self, request: ImportRequest) -> ImportOutcome:
         """Imports files.
@@ -173,10 +170,10 @@ class ImportJob:
             return ImportOutcome(record, "dryRun" if request.dry_run else "refused", why, seconds=seconds)
         changes = report.comparison
         if seen.import_version is not None and not (changes.added or changes.removed or changes.changed):
-            return ImportOutcome(record, "unchanged", None, self._write_bad_rows(work), seconds=seconds)
+            return ImportOutcome(record, "unchanged", None, self._pipelines.write_bad_rows(work), seconds=seconds)
         lease.check()
         began = time.perf_counter()
-        dead_lettered = self._write_bad_rows(work)
+        dead_lettered = self._pipelines.write_bad_rows(work)
         self._stage(record, work)
         record = replace(record, state=State.STAGED)
         self._versions.save(record)
@@ -191,15 +188,8 @@ class ImportJob:
     def _compare(self, plan: ImportPlan, version: str, seen: Pointer, work: WorkFolder) -> PartReport:
         other = ImportKind.CLUSTER if self.kind is ImportKind.BOT_OR_NOT else ImportKind.BOT_OR_NOT
         active = Active(seen.import_version, ImportVersions(self._table, other).pointer().import_version)
-        steps = CompareWithActive(self.kind, active, self.backends, work, version)
-
-        def build(pipeline: beam.Pipeline) -> None:
-            start: Any = pipeline  # Beam's | has no types
-            _ = start | "Files" >> beam.Create(plan.ranges) | "Spread files" >> beam.Reshuffle() | steps
-
         with self.watch("compare", BUCKETS, lambda: work.marks("compared")):
-            execute(build, self.options)
-        return msgspec.json.decode(work.read("report.json"), type=PartReport)
+            return self._pipelines.compare(plan, version, active, work)
 
     def _too_old(self, record: VersionRecord) -> str | None:
         before = None if record.replaced is None else self._versions.record(record.replaced)
@@ -218,28 +208,11 @@ class ImportJob:
                     f"{record.state.value}; nothing was written"
                 )
 
-    def _write_bad_rows(self, work: WorkFolder) -> int:
-        bad = work.names("bad-")
-        if not bad:
-            return 0
-
-        def build(pipeline: beam.Pipeline) -> None:
-            start: Any = pipeline
-            _ = start | "Bad rows" >> beam.Create(bad) | "Write dead letters" >> WriteBadRows(self.backends, work)
-
-        return sum(execute(build, self.options).values())
-
     def _stage(self, record: VersionRecord, work: WorkFolder) -> None:
         self._versions.save(record)
         names = work.names("fans-")
-
-        def build(pipeline: beam.Pipeline) -> None:
-            start: Any = pipeline
-            staging = StageFans(self.kind, record.version, self.backends, work)
-            _ = start | "Buckets" >> beam.Create(names) | "Spread" >> beam.Reshuffle() | "Stage fans" >> staging
-
         with self.watch("stage", len(names), lambda: work.marks("staged")):
-            execute(build, self.options)
+            self._pipelines.stage(record.version, names, work)
 
     def _activate(self, record: VersionRecord, seen: Pointer) -> VersionRecord:
         self._versions.move(seen, record.version, now_ms())
@@ -276,14 +249,7 @@ class ImportJob:
         A worker that scored under the former version finds the moved pointer after it wrote (``persisting.persist``),
         or this finds what it wrote: no score stays behind.
         """
-
-        def build(pipeline: beam.Pipeline) -> None:
-            start: Any = pipeline
-            following = FollowImport(self.kind, record.version, self.backends)
-            buckets = start | "Buckets" >> beam.Create(list(range(BUCKETS))) | "Spread" >> beam.Reshuffle()
-            _ = buckets | "Follow import" >> following
-
-        followed = execute(build, self.options).get("followed", 0)
+        followed = self._pipelines.follow(record.version)
         self._versions.save(replace(record, followed=True))
         return followed
 
@@ -348,15 +314,6 @@ class ImportJob:
                 lease.check()
                 # First of all: where this is killed, nobody goes back to what is left of it.
                 self._versions.save(replace(record, state=State.DELETING))
-                self._delete(record.version)
+                self._pipelines.delete(record.version)
+                self._versions.forget(record.version)
             return [record.version for record in deleted]
-
-    def _delete(self, version: str) -> None:
-        def build(pipeline: beam.Pipeline) -> None:
-            start: Any = pipeline
-            deleting = DeleteFans(self.kind, version, self.backends)
-            buckets = start | "Buckets" >> beam.Create(list(range(BUCKETS))) | "Spread" >> beam.Reshuffle()
-            _ = buckets | "Delete fans" >> deleting
-
-        execute(build, self.options)
-        self._versions.forget(version)

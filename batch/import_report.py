@@ -10,7 +10,8 @@ from typing import Any, Final
 import jinja2
 
 from ..domain.activity import format_time_ms
-from ..domain.import_summary import arm_totals, bad_words, books, checks, counted, headline, score_text, verdict
+from ..domain.import_summary import arm_totals, bad_words, books, counted, headline, score_text, verdict
+from ..domain.import_verdict import checks
 from ..domain.imports import EXAMPLES, Comparison, ImportKind, State, Thresholds, VersionRecord
 from ..io.whole_files import write_whole
 from .import_charts import check_chart, compact, heat, share_chart, values_chart, values_finding

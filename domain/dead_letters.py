@@ -9,8 +9,11 @@ import msgspec
 from .imports import ImportKind
 from .records import CODE_VERSION
 
-OF_IMPORTS: Final = frozenset(kind.worker for kind in ImportKind)
-"""Workers whose letters are rows of a file: they come again with the file, and not one by one."""
+IMPORT_EVENTS: Final = "startImport"
+"""The worker named in dead letters of S3 events that started no import."""
+
+OF_IMPORTS: Final = frozenset({*(kind.worker for kind in ImportKind), IMPORT_EVENTS})
+"""Workers whose letters are rows of a file, or the news of one: they come again with the file, and not one by one."""
 
 _EXAMPLES: Final = 3
 

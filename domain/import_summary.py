@@ -8,7 +8,7 @@ import msgspec
 
 from .activity import format_time_ms
 from .import_comparison import SIZE_CLASSES
-from .imports import ARM_LEVELS, Comparison, ImportKind, State, Thresholds, VersionRecord
+from .imports import ARM_LEVELS, Comparison, ImportKind, State, VersionRecord
 
 _LARGE_JUMPS: Final = (3, 2, 1)  # levels of ARM; a few fans thrown from 2 to 5 matter more than many from 2 to 3
 
@@ -23,34 +23,6 @@ _BAD: Final[Mapping[str, str]] = {
     "too_old": "from before 2000",
     "in_future": "in the future",
 }
-
-
-class Check(msgspec.Struct, frozen=True, rename="camel"):
-    """A figure of a comparison beside the most that is allowed.
-
-    Attributes:
-        setting: names the threshold, as in ``--max-<setting>``.
-        what: what is counted, such as ``rows are bad``.
-        number: how many there are.
-        of: of how many.
-        most: the share allowed, 0 to 1.
-    """
-
-    setting: str
-    what: str
-    number: int
-    of: int
-    most: float
-
-    @property
-    def share(self) -> float:
-        """0 to 1; 0 of nothing is 0."""
-        return self.number / self.of if self.of else 0.0
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether it alone would refuse the import."""
-        return self.share > self.most
 
 
 class Books(msgspec.Struct, frozen=True, rename="camel"):
@@ -77,18 +49,6 @@ class Books(msgspec.Struct, frozen=True, rename="camel"):
 def books(comparison: Comparison) -> Books:
     """The books of a comparison's rows."""
     return Books(comparison.rows, comparison.total_bad, comparison.repeated, comparison.fans)
-
-
-def checks(comparison: Comparison, thresholds: Thresholds) -> tuple[Check, ...]:
-    """Every figure that ``imports.refusal`` holds against a threshold, in its order."""
-    had = comparison.removed + comparison.changed + comparison.unchanged
-    scored = sum(map(sum, comparison.arm)) + comparison.unchanged
-    return (
-        Check("bad", "rows are bad", comparison.total_bad, comparison.rows, thresholds.bad),
-        Check("unknown", "fans have never been scored", comparison.unknown, comparison.fans, thresholds.unknown),
-        Check("removed", "fans of the active version are missing", comparison.removed, had, thresholds.removed),
-        Check("arm-changes", "scored fans change ARM", comparison.arm_changes, scored, thresholds.arm_changes),
-    )
 
 
 def bad_words(reason: str) -> str:

@@ -258,30 +258,6 @@ def version_name(started_at_ms: int, digest: str) -> str:
     return f"{time}Z-{digest[:8]}"
 
 
-def refusal(comparison: Comparison, thresholds: Thresholds) -> str | None:
-    """Why a version must not become active, in one line that names the setting; None where it may.
-
-    Raises nothing: a comparison of nothing with nothing has no fans and is refused as empty.
-    """
-    if not comparison.fans:
-        return "the files have no usable row"
-    had = comparison.removed + comparison.changed + comparison.unchanged
-    scored = sum(sum(row) for row in comparison.arm) + comparison.unchanged
-    shares: Sequence[tuple[str, str, int, int, float]] = (
-        ("bad", "rows are bad", comparison.total_bad, comparison.rows, thresholds.bad),
-        ("unknown", "fans have never been scored", comparison.unknown, comparison.fans, thresholds.unknown),
-        ("removed", "fans of the active version are missing", comparison.removed, had, thresholds.removed),
-        ("arm-changes", "scored fans change ARM", comparison.arm_changes, scored, thresholds.arm_changes),
-    )
-    for setting, what, number, of, most in shares:
-        if of and number / of > most:
-            return (
-                f"{number:,} of {of:,} {what} ({number / of:.1%}), more than --max-{setting} {most:g} allows; "
-                "look at the report, then raise it if that is meant"
-            )
-    return None
-
-
 def fan_item(
     kind: ImportKind, version: str, user_pk: str, value: float | str, size: int | None, updated_at: int
 ) -> dict[str, Any]:

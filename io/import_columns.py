@@ -128,7 +128,8 @@ def _checked_scores(column: Any) -> _Cells:
         other = no_nulls(pc.and_not(pc.not_equal(text, ""), number))
         breaches.append(Breach(other, _NO_NUMBER))
         column = pc.if_else(number, text, pa.scalar(None, pa.string()))
-    values = column.cast(pa.float64(), safe=False)
+    # Minus zero becomes zero: which of the two a fan gets must not depend on the order of rows.
+    values = pc.add(column.cast(pa.float64(), safe=False), 0.0)
     told = pc.invert(_any_of(breaches, len(values)))
     breaches += [
         Breach(pc.and_(told, values.is_null()), Fault("missing_value", f"{name} is missing")),

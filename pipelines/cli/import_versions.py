@@ -73,7 +73,7 @@ def show(
 ) -> None:
     """Show what a version changed.
 
-    Example:
+    Examples:
 
       fan-identity imports show 20261126T231500Z-1a2b3c4d --store sqlite:///fans.db --report version.html
     """
@@ -112,7 +112,7 @@ def rollback(
 
     Readers see it at once; the scores and ARM cache of the fans it changes follow.
 
-    Example:
+    Examples:
 
       fan-identity imports rollback bot-or-not --store sqlite:///fans.db
     """
@@ -135,7 +135,7 @@ def follow(
 ) -> None:
     """Finish what a killed import or rollback left: scores and ARM cache that do not follow yet.
 
-    Example:
+    Examples:
 
       fan-identity imports follow cluster --store sqlite:///fans.db
     """
@@ -159,7 +159,7 @@ def clean(
 ) -> None:
     """Delete old versions: never the active one, nor the one a rollback would go back to.
 
-    Example:
+    Examples:
 
       fan-identity imports clean cluster --keep 5 --store sqlite:///fans.db
     """

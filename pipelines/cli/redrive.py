@@ -6,7 +6,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ...domain.dead_letters import OF_IMPORTS, WAITING, LetterFilter, LetterTally
+from ...domain.dead_letters import IMPORT_EVENTS, OF_IMPORTS, WAITING, LetterFilter, LetterTally
 from ...domain.records import DeadLetter
 from ...io.backends import Backends
 from ...io.clock import now_ms
@@ -76,6 +76,11 @@ def redrive(
     if one is not None and where != WAITING:
         raise UsageError("name one letter by its id, or those that match; not both")
     named = one.letter.worker if one is not None else worker
+    if named == IMPORT_EVENTS:
+        raise UsageError(
+            "an S3 event is not sent to its queue again: fan-identity dead-letters show ID --raw | "
+            "fan-identity imports on-event -"
+        )
     if named in OF_IMPORTS:
         raise UsageError(
             f"letters of {named} cannot be sent again by row: correct the file and import it again "

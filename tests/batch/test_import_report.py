@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from fan_identity.batch.import_charts import HEAT_STEPS, compact, heat, values_chart
 from fan_identity.batch.import_report import render_import_report, write_import_report
+from fan_identity.domain.import_verdict import refusal
 from fan_identity.domain.imports import (
     ArmChange,
     ClusterChanges,
@@ -17,7 +18,6 @@ from fan_identity.domain.imports import (
     State,
     Thresholds,
     VersionRecord,
-    refusal,
 )
 from fan_identity.io.errors import UsageError
 
@@ -217,7 +217,7 @@ def test_figures_stand_beside_their_limits():
     page = page_of(thresholds=thresholds, refused=refused, dry_run=False)
     assert "Import of bot-or-not scores: Refused" in page.words
     assert refused in page.words
-    assert "359 of 1,740,221 rows are bad (0.0%), more than --max-bad 0.0001 allows" in page.words
+    assert "359 of 1,740,221 rows are bad (0.02%), more than --max-bad 0.0001 allows" in page.words
     assert page.row("359 of").startswith("359 of 1,740,221 rows are bad 0.02 % 0.01 % ✗ over --max-bad")
     assert page.row("44,012 of").startswith("44,012 of 1,738,658 fans have never been scored 2.5 % 5.0 % ✓ within")
     over, *within = [attrs for tag, attrs in page.elements if attrs.get("class") == "check"]

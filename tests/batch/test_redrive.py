@@ -68,25 +68,26 @@ def test_each_goes_back_through_its_own_door_and_every_attempt_is_kept(store, le
             letter(6, worker="a worker of the past"),
             letter(7, b"{", worker="scoreUsers", source="kinesis://changes#shard-1"),
             letter(8, b"x", worker="startClusterImport"),
+            letter(9, b"{}", worker="startImport", source="sqs://events"),
         ]
     )
     run = redrive()
     result = run.run(letters.pages(size=3))
-    assert (result.queued, result.rejected, result.failed, result.of_imports) == (4, 1, 2, 1)
+    assert (result.queued, result.rejected, result.failed, result.of_imports) == (4, 1, 2, 2)
     queues = dict(store.query("SELECT name, count(*) FROM messages JOIN queues USING (queue) GROUP BY name"))
     assert queues == {"accountActivityQueue": 3, "rescoreQueue": 1}
-    outcomes = {number: [one.outcome for one in letters.history(f"{number:032x}")] for number in range(1, 9)}
+    outcomes = {number: [one.outcome for one in letters.history(f"{number:032x}")] for number in range(1, 10)}
     assert outcomes == {
         **{key: ["queued"] for key in (1, 4, 5, 6)},
         2: ["rejected"],
         **{key: ["failed"] for key in (3, 7)},
-        8: [],
+        **{key: [] for key in (8, 9)},
     }
     (failed,) = letters.history(f"{3:032x}")
     assert failed.error
     assert (failed.request_id, failed.code_version) == (run.request_id, CODE_VERSION)
     waiting = {stored.letter.dead_letter_id[-1]: stored.letter.attempts for stored in letters.select()}
-    assert waiting == {"3": 2, "7": 2, "8": 1}
+    assert waiting == {"3": 2, "7": 2, "8": 1, "9": 1}
 
 
 def test_a_message_that_a_backfill_scored_past_the_queue_goes_into_the_queue(store, letters, redrive):

@@ -3,14 +3,13 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fan_identity.domain.import_summary import (
     arm_totals,
     bad_words,
     books,
-    checks,
     headline,
     record_json,
     value_bins,
@@ -21,9 +20,7 @@ from fan_identity.domain.imports import (
     Comparison,
     ImportKind,
     State,
-    Thresholds,
     VersionRecord,
-    refusal,
 )
 
 NOTHING = ((0,) * 5,) * 5
@@ -169,23 +166,6 @@ def test_sentences_agree_in_number(comparison):
         assert not re.search(r"(?<![\d,])1 (lose|merge|keep|split)\b", sentence)
         assert not re.search(r"(?<![\d,])0 ", sentence)
         assert not sentence.endswith(".")
-
-
-shares = st.floats(0, 1)
-
-
-@given(comparisons, st.builds(Thresholds, shares, shares, shares, shares))
-@example(Comparison(rows=100, bad={"x": 1}, fans=99, added=99), Thresholds())
-@example(Comparison(rows=100, bad={"x": 2}, fans=98, added=98), Thresholds())
-def test_the_figures_shown_are_those_that_refuse(comparison, thresholds):
-    exceeded = [check for check in checks(comparison, thresholds) if check.exceeded]
-    refused = refusal(comparison, thresholds)
-    if comparison.fans:
-        assert (refused is not None) == bool(exceeded)
-        if exceeded and refused:
-            first = exceeded[0]
-            assert refused.startswith(f"{first.number:,} of {first.of:,} {first.what} ")
-            assert f"--max-{first.setting} " in refused
 
 
 def test_books_say_what_is_missing():

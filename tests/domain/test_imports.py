@@ -18,6 +18,7 @@ from fan_identity.domain.import_comparison import (
     largest_clusters,
     value_classes,
 )
+from fan_identity.domain.import_verdict import refusal
 from fan_identity.domain.imports import (
     EXAMPLES,
     ArmChange,
@@ -31,7 +32,6 @@ from fan_identity.domain.imports import (
     fan_item,
     named,
     pointer_item,
-    refusal,
     version_name,
 )
 

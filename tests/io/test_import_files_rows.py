@@ -132,6 +132,10 @@ class TestScores:
     def test_whole_numbers(self, tmp_path, column):
         assert [value for _, value, _ in good(rows_of(parquet(tmp_path, bonScore=column)))] == [1.0, 0.0]
 
+    def test_minus_zero_is_zero(self, tmp_path):
+        values = [value for _, value, _ in good(rows_of(parquet(tmp_path, bonScore=pa.array([-0.0, 0.0]))))]
+        assert [math.copysign(1, value) for value in values] == [1, 1]
+
     @pytest.mark.parametrize(
         ("value", "reason"),
         [

@@ -27,8 +27,9 @@ COMMANDS = [
     *("serve", "sandbox", "schema", "doctor"),
     *("erase", "export"),
     *("dead-letters", "dead-letters list", "dead-letters show", "dead-letters redrive"),
-    *("imports", "imports on-event", "imports watch"),
-    "clusters",
+    *("imports", "imports start", "imports list", "imports show", "imports rollback", "imports follow"),
+    *("imports clean", "imports on-event", "imports watch"),
+    *("clusters", "clusters build", "clusters show"),
     *("api-keys", "api-keys create", "api-keys list", "api-keys revoke"),
 ]
 ESC = "\x1b"
