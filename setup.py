@@ -69,6 +69,7 @@ setup(
         "httpx>=0.28",
         "jinja2>=3.1",
         "msgspec>=0.21",
+        "numpy>=1.26",
         "opentelemetry-sdk>=1.36",
         "plotly>=6",
         "hiredis>=3",

@@ -2,7 +2,7 @@
 
 A lease is the item ``PK = LOCK#<job>``, ``SK = LOCK``. It is taken, renewed and given back by compare-and-swap: each
 write has a version one above the one read, and ``Table.put_if_newer`` refuses the later of two with the same. Who holds
-it renews it; who was killed does not, and it ends by itself.
+it renews it; who was killed does not, and it ends by itself, at once where the next run is on the same machine.
 """
 
 import logging
@@ -22,6 +22,7 @@ from ..domain.records import Failure
 from .clock import now_ms
 from .errors import FanIdentityError
 from .ports import Table
+from .process_marks import is_gone, process_mark
 
 LEASE_SK: Final = "LOCK"
 
@@ -40,6 +41,7 @@ class _Held(msgspec.Struct, frozen=True, rename="camel"):
     """A lease's item besides its keys. ``run`` tells two runs of one owner apart; times are epoch milliseconds."""
 
     owner: str = ""
+    process: str = ""
     run: str = ""
     acquired_at: int = 0
     expires_at: int = 0
@@ -84,6 +86,7 @@ class Lease:
         self._owner = owner or this_process()
         self._ttl_seconds = ttl_seconds
         self._clock = clock
+        self._process = process_mark()
         self._run = secrets.token_hex(8)
         self._held = _Held()
         self._renewed = 0.0
@@ -107,7 +110,7 @@ class Lease:
         started = time.monotonic()
         found = self._read()
         now = self._clock()
-        if found.expires_at > now:
+        if found.expires_at > now and not is_gone(found.process):
             raise self._held_by(found)
         wanted = self._mine(now, now, found.token + 1)
         if not self._swap(wanted):
@@ -173,7 +176,7 @@ class Lease:
             self._lost = True
 
     def _mine(self, acquired_at: int, now: int, token: int) -> _Held:
-        return _Held(self._owner, self._run, acquired_at, now + int(self._ttl_seconds * 1_000), token)
+        return _Held(self._owner, self._process, self._run, acquired_at, now + int(self._ttl_seconds * 1_000), token)
 
     def _swap(self, wanted: _Held) -> bool:
         item: dict[str, Any] = {

@@ -6,9 +6,17 @@ from importlib.metadata import version
 
 from ..run import machine  # pyright: ignore[reportPrivateUsage]
 from ..streams.systems import use_local_servers
-from . import imports
+from . import clusters, imports, rescore
 
-PARTS = ("dynamodb", "sqlite", "redis", "growth", "clusters")
+PARTS = ("dynamodb", "sqlite", "redis", "growth", "clusters", "rescore")
+
+_PLAIN_EDGES = 5_000
+"""Of the label propagation that is written with an element a record; it takes minutes for more."""
+
+_FANS = 6_000
+_LIVE_RATE = 50
+_LIVE_SECONDS = 12
+"""Of part rescore: fans to rescore, live activities a second, and for how long."""
 
 
 def main() -> None:
@@ -34,6 +42,10 @@ def main() -> None:
         imports.redis(arguments.entries, arguments.rounds)
     if "growth" in parts:
         imports.growth(arguments.small, arguments.large)
+    if "clusters" in parts:
+        clusters.run(arguments.rounds, arguments.edges, _PLAIN_EDGES)
+    if "rescore" in parts:
+        rescore.run(arguments.rounds, _FANS, _LIVE_RATE, _LIVE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ...domain.activity import format_time_ms
 from ...io.backends import STREAMS, Backends, scheme_of
 from ...io.clock import now_ms
 from ...io.errors import UsageError
+from ...io.leases import Lease
 from ...io.logs import configure_logging
 from ...io.ports import Checked
 from ...io.registry import WORKERS, Kind, Worker, worker_named
@@ -27,6 +28,7 @@ from .common import (
     print_json,
     two_columns,
 )
+from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
 from .option_values import time_option
 from .progress import progress_bar
 
@@ -76,6 +78,8 @@ def backfill(
     dead_letters: Annotated[str | None, typer.Option(help="Dead letters, as for run.", show_default=False)] = None,
     model: Model = None,
     file_format: Format = None,
+    summary: SummaryFile = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a stream worker over a range of its source, or over archived files.
@@ -99,6 +103,7 @@ def backfill(
       fan-identity backfill enqueueFromStream --source archive/ --score-with scoreUsers -- --runner=PrismRunner
     """
     began = now_ms()
+    check_job_files(summary, report)
     chosen = worker_named(worker)
     scorer = _scorer(chosen, score_with)
     settings = _settings(
@@ -128,14 +133,16 @@ def backfill(
             print_json({"job": "backfill", "outcome": "nothing to do", "counts": {"skipped": 1}})
         return
     try:
-        with end_on_signal(options), work.backends.shared_lock():
+        with end_on_signal(options), work.backends.shared_lock(), Lease(work.backends.open_table(), work.job_id):
             run = run_backfill(work, options, progress_bar)
     except JobGoesOnError as left:
         err.print(f"the backfill goes on on the cluster, as job {left.job}; {left.advice}", soft_wrap=True)
         if as_json:
             print_json({"job": "backfill", "cluster_job": left.job, "goes_on": 1})
         return
-    _finish(work, run, settings, began, as_json=as_json, here=runs_here(options))
+    job = _job(work, run, settings, began, here=runs_here(options))
+    write_job_files(job, summary, report)
+    _finish(work, run, job, as_json=as_json, here=runs_here(options))
 
 
 def _scorer(worker: Worker, name: str | None) -> Worker | None:
@@ -219,32 +226,32 @@ def _check_scoring(backends: Backends) -> None:
             part.check()
 
 
-def _finish(work: "Backfill", run: "BackfillRun", settings: Settings, began: int, *, as_json: bool, here: bool) -> None:
+def _finish(work: "Backfill", run: "BackfillRun", job: "JobSummary", *, as_json: bool, here: bool) -> None:
     """Prints what was done, and exits with the code for it.
 
     Raises:
         typer.Exit: 1 with dead letters or with books that do not balance, 130 where the run was stopped.
     """
     dead, unaccounted = run.ledger.total_dead_lettered, run.ledger.unaccounted if here else 0
-    code = EXIT_INTERRUPTED if run.interrupted else EXIT_DEAD_LETTERS if dead or unaccounted else 0
-    summary = _summary(work, run, settings, began, code)
     if as_json:
-        print_json({**summary.as_json(), "jobId": run.job_id, "unaccounted": unaccounted})
+        print_json({**job.as_json(), "jobId": run.job_id, "unaccounted": unaccounted})
     else:
-        out.print(heading(f"Backfill of {work.worker}"), two_columns(summary.counts.items()))
-    for note in summary.notes:
+        out.print(heading(f"Backfill of {work.worker}"), two_columns(job.counts.items()))
+    for note in job.notes:
         err.print(note)
     if unaccounted:
         err.print(f"error: {unaccounted} records are unaccounted for: this is a defect of fan-identity")
     elif dead and not run.interrupted:
         err.print(f"{dead:,} dead letters; look at them with: fan-identity dead-letters list --store …")
-    if code:
-        raise typer.Exit(code)
+    if job.exit_code:
+        raise typer.Exit(job.exit_code)
 
 
-def _summary(work: "Backfill", run: "BackfillRun", settings: Settings, began: int, code: int) -> "JobSummary":
+def _job(work: "Backfill", run: "BackfillRun", settings: Settings, began: int, *, here: bool) -> "JobSummary":
     from ...batch.job_summary import JobSummary, Outcome, shown_settings  # noqa: PLC0415 - imports Jinja
 
+    failed = run.ledger.total_dead_lettered or (here and run.ledger.unaccounted)
+    code = EXIT_INTERRUPTED if run.interrupted else EXIT_DEAD_LETTERS if failed else 0
     nothing = bool(run.parts) and run.parts_done_before == run.parts
     if run.interrupted:
         outcome = Outcome.INTERRUPTED

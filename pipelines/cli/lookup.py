@@ -13,6 +13,7 @@ from ...domain.scorecard import describe
 from ...domain.scores import stored_reasons
 from ...io.backends import open_cache, open_table, sqlite_store
 from ...io.errors import UsageError
+from ...io.leases import LEASE_SK
 from ...io.ports import ArmCache
 from ...io.ports import Table as StoredTable
 from ...io.registry import worker_named
@@ -157,7 +158,7 @@ def dump(store: Store = None) -> None:
     """Write every item and cache entry, sorted, as canonical JSON lines, without what names a run.
 
     Two stores that went through the same activities dump the same bytes, in whatever order and however often the
-    activities came. Left out are the request id and the time of writing.
+    activities came. Left out are the request id, the time of writing, and the locks of jobs.
 
     Examples:
 
@@ -168,6 +169,8 @@ def dump(store: Store = None) -> None:
     opened = existing_store(store)
     encode = msgspec.json.Encoder(order="sorted").encode
     for item in SqliteTable(opened, _TABLE).scan():
+        if item["SK"] == LEASE_SK:
+            continue
         lasting = {name: value for name, value in item.items() if name not in _NAMES_THE_RUN}
         sys.stdout.buffer.write(encode(lasting) + b"\n")
     for key, value in SqliteArmCache(opened).scan():

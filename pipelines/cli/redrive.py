@@ -1,6 +1,6 @@
 """``fan-identity dead-letters redrive``: dead letters sent again, all that match or one."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -8,13 +8,16 @@ from rich.table import Table
 
 from ...domain.dead_letters import IMPORT_EVENTS, OF_IMPORTS, WAITING, LetterFilter, LetterTally
 from ...domain.records import DeadLetter
-from ...io.backends import Backends
+from ...io.backends import Backends, open_table
 from ...io.clock import now_ms
 from ...io.errors import UsageError
+from ...io.leases import Lease
 from ...io.pacing import Pacer
 from ...io.ports import DeadLetterArchive, StoredDeadLetter
+from ...io.registry import worker_named
 from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED, AsJson, Store, err, out, print_json, printable
+from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
 from .letter_options import (
     CodeVersion,
     ErrorOption,
@@ -31,6 +34,7 @@ from .option_values import rate_option
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from ...batch.job_summary import JobSummary
     from ...batch.redrive import RedriveResult
 
 
@@ -49,6 +53,8 @@ def redrive(
         typer.Option(help="Letters a second, such as 200/s; as fast as can be unless given.", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent again.")] = False,
+    summary: SummaryFile = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Send dead letters again, to where they came from; then run scoreUsers.
@@ -69,6 +75,7 @@ def redrive(
       fan-identity dead-letters redrive --store sqlite:///fans.db --code-version 0.1.0 --rate 200/s
     """
     began = now_ms()
+    check_job_files(summary, report)
     opened = opened_archive(store, dead_letters)
     where = letter_filter(worker, reason, error, since, until, code_version, waiting_only=True)
     pacer = None if rate is None else Pacer(rate_option("--rate", rate))
@@ -98,20 +105,29 @@ def redrive(
     rules = RulesOfNow(internal_accounts=settings.internal_accounts)()
     run = Redrive(opened, rules, lambda name: Backends.of(settings, name), pacer, draining.is_set)
     total = 1 if one is not None else opened.count(where)
-    with drain_on_signal(), progress_bar("redrive", total, lambda: run.result.looked_at):
+    # The lock is kept beside the letters.
+    beside = settings.dead_letters if store is None and settings.dead_letters else settings.store
+    locks = open_table(beside or "", "dead-letters", worker_named("scoreUsers").table_name)
+    with (
+        Lease(locks, "dead-letters redrive"),
+        drain_on_signal(),
+        progress_bar("redrive", total, lambda: run.result.looked_at),
+    ):
         result = run.run([[one]] if one is not None else opened.pages(where))
-    _finish(result, settings, began, as_json=as_json)
+    job = _job(result, settings, began)
+    write_job_files(job, summary, report)
+    _finish(result, settings, job, as_json=as_json)
 
 
-def _finish(result: "RedriveResult", settings: Settings, began: int, *, as_json: bool) -> None:
+def _finish(result: "RedriveResult", settings: Settings, job: "JobSummary", *, as_json: bool) -> None:
     """Prints what was done, and exits with the code for it.
 
     Raises:
         typer.Exit: 1 where letters wait still, 130 where the run was stopped.
     """
-    code = EXIT_INTERRUPTED if result.interrupted else EXIT_DEAD_LETTERS if result.failed or result.of_imports else 0
     if as_json:
-        print_json(_as_json(result, settings, began, code))
+        sent = {"queued": result.queued, "rejected": result.rejected, "failed": result.failed}
+        print_json({**sent, **job.as_json()})
     else:
         out.print(f"{result.queued:,} queued, {result.rejected:,} rejected, {result.failed:,} failed again")
     if result.of_imports:
@@ -121,24 +137,28 @@ def _finish(result: "RedriveResult", settings: Settings, began: int, *, as_json:
         err.print(f"score them with: fan-identity run scoreUsers{where}")
     if result.interrupted:
         err.print("stopped: run the same command again to finish; what was sent is not sent again")
-    if code:
-        raise typer.Exit(code)
+    if job.exit_code:
+        raise typer.Exit(job.exit_code)
 
 
-def _as_json(result: "RedriveResult", settings: Settings, began: int, code: int) -> dict[str, Any]:
+def _job(result: "RedriveResult", settings: Settings, began: int) -> "JobSummary":
     from ...batch.job_summary import JobSummary, Outcome, shown_settings  # noqa: PLC0415 - imports Jinja
 
+    code = EXIT_INTERRUPTED if result.interrupted else EXIT_DEAD_LETTERS if result.failed or result.of_imports else 0
     ends = {0: Outcome.DONE, EXIT_DEAD_LETTERS: Outcome.DEAD_LETTERS, EXIT_INTERRUPTED: Outcome.INTERRUPTED}
-    counts = {"queued": result.queued, "rejected": result.rejected, "failed": result.failed}
-    summary = JobSummary(
+    return JobSummary(
         job="dead-letters redrive",
         started_at=began,
         outcome=ends[code] if result.looked_at or code else Outcome.NOTHING,
         exit_code=code,
-        counts={**counts, "of_imports": result.of_imports},
+        counts={
+            "queued": result.queued,
+            "rejected": result.rejected,
+            "failed": result.failed,
+            "of_imports": result.of_imports,
+        },
         settings=shown_settings(settings),
     )
-    return {**counts, **summary.as_json()}
 
 
 def _say_what_would_be_sent(

@@ -13,6 +13,7 @@ from ...domain.rescoring import RescoreRequest, check_request
 from ...io.backends import Backends
 from ...io.clock import now_ms
 from ...io.errors import UsageError
+from ...io.leases import Lease
 from ...io.logs import configure_logging
 from ...io.ports import Checked
 from ...io.settings import Settings, load_settings
@@ -28,10 +29,12 @@ from .common import (
     print_json,
     two_columns,
 )
+from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
 from .option_values import rate_option, time_option
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from ...batch.job_summary import JobSummary
     from ...batch.rescore import RescoreRun
 
 _WORKER: Final = "processRescoreEvents"
@@ -69,6 +72,8 @@ def rescore(
     cache: Annotated[str | None, typer.Option(help="ARM cache, as for run.", show_default=False)] = None,
     dead_letters: Annotated[str | None, typer.Option(help="Dead letters, as for run.", show_default=False)] = None,
     model: Model = None,
+    summary: SummaryFile = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Score fans again though nothing new happened: by users, cluster, model version or time.
@@ -89,6 +94,7 @@ def rescore(
       --table "dynamodb://fanIdentityTable?region=eu-west-1"
     """
     began = now_ms()
+    check_job_files(summary, report)
     request = _request(users, cluster, model_version, time_option("--from", since), time_option("--to", until))
     if rescore_id is not None:
         request = msgspec.structs.replace(request, rescore_id=rescore_id)
@@ -117,14 +123,16 @@ def rescore(
             print_json({"job": "rescore", "outcome": "nothing to do", "counts": {"skipped": 1}})
         return
     try:
-        with end_on_signal(options), backends.shared_lock():
+        with end_on_signal(options), backends.shared_lock(), Lease(backends.open_table(), work.job_id):
             run = run_rescore(work, options, progress_bar)
     except JobGoesOnError as left:
         err.print(f"the rescoring goes on on the cluster, as job {left.job}; {left.advice}", soft_wrap=True)
         if as_json:
             print_json({"job": "rescore", "cluster_job": left.job, "goes_on": 1})
         return
-    _finish(run, request, settings, began, as_json=as_json, here=runs_here(options))
+    job = _job(run, request, settings, began, here=runs_here(options))
+    write_job_files(job, summary, report)
+    _finish(run, request, job, as_json=as_json, here=runs_here(options))
 
 
 def _request(
@@ -175,22 +183,15 @@ def _check(backends: Backends) -> None:
             part.check()
 
 
-def _finish(
-    run: "RescoreRun", request: RescoreRequest, settings: Settings, began: int, *, as_json: bool, here: bool
-) -> None:
-    """Prints what was done, and exits with the code for it.
-
-    Raises:
-        typer.Exit: 1 with dead letters or with books that do not balance, 130 where the run was stopped.
-    """
+def _job(run: "RescoreRun", request: RescoreRequest, settings: Settings, began: int, *, here: bool) -> "JobSummary":
     from ...batch.job_summary import JobSummary, Outcome, shown_settings  # noqa: PLC0415 - imports Jinja
 
-    unaccounted = run.unaccounted if here else 0
-    code = EXIT_INTERRUPTED if run.interrupted else EXIT_DEAD_LETTERS if run.dead_letters or unaccounted else 0
+    failed = run.dead_letters or (here and run.unaccounted)
+    code = EXIT_INTERRUPTED if run.interrupted else EXIT_DEAD_LETTERS if failed else 0
     counts = {"selected": 0, "scored": 0, "done_before": 0, **dict(sorted(run.counts.items()))}
     nothing = counts["selected"] == counts["done_before"]
     ends = {0: Outcome.NOTHING if nothing else Outcome.DONE, EXIT_INTERRUPTED: Outcome.INTERRUPTED}
-    summary = JobSummary(
+    return JobSummary(
         job="rescore",
         started_at=began,
         outcome=ends.get(code, Outcome.DEAD_LETTERS),
@@ -199,20 +200,29 @@ def _finish(
         settings={**shown_settings(settings), "rescore-id": request.rescore_id},
         notes=tuple(_notes(counts, interrupted=run.interrupted)),
     )
+
+
+def _finish(run: "RescoreRun", request: RescoreRequest, job: "JobSummary", *, as_json: bool, here: bool) -> None:
+    """Prints what was done, and exits with the code for it.
+
+    Raises:
+        typer.Exit: 1 with dead letters or with books that do not balance, 130 where the run was stopped.
+    """
+    unaccounted = run.unaccounted if here else 0
     requested_at = format_time_ms(run.requested_at)
     if as_json:
         told = {"rescoreId": request.rescore_id, "requestedAt": requested_at, "unaccounted": unaccounted}
-        print_json({**summary.as_json(), **told})
+        print_json({**job.as_json(), **told})
     else:
-        out.print(heading(f"Rescore {request.rescore_id}, as of {requested_at}"), two_columns(counts.items()))
-    for note in summary.notes:
+        out.print(heading(f"Rescore {request.rescore_id}, as of {requested_at}"), two_columns(job.counts.items()))
+    for note in job.notes:
         err.print(note)
     if unaccounted:
         err.print(f"error: {unaccounted} fans are unaccounted for: this is a defect of fan-identity")
     elif run.dead_letters and not run.interrupted:
         err.print(f"{run.dead_letters:,} dead letters; look at them with: fan-identity dead-letters list --store …")
-    if code:
-        raise typer.Exit(code)
+    if job.exit_code:
+        raise typer.Exit(job.exit_code)
 
 
 def _notes(counts: dict[str, int], *, interrupted: bool) -> list[str]:

@@ -1,10 +1,12 @@
 """Leases on an SQLite store: two processes, kills, losses, and a take-over by exactly one."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -76,13 +78,23 @@ def test_another_process_is_told_who_holds_it_and_gets_it_after(table, holder):
     assert taken(Lease(table, "import cluster", "second")), "given back, it is free at once"
 
 
-def test_a_killed_holders_lease_ends_by_itself(table, holder, until):
+def test_a_killed_holders_lease_ends_by_itself(table, holder, until, monkeypatch):
     process = holder(3.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not taken(Lease(table, "import cluster")), "a kill gives nothing back"
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-machine")
+    assert not taken(Lease(table, "import cluster")), "a kill gives nothing back, and from elsewhere nobody sees it"
     until(lambda: taken(Lease(table, "import cluster")), "the lease ends")
     assert now_ms() >= table.get(lease_pk("import cluster"), LEASE_SK)["expiresAt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="processes are looked at in /proc, on Linux")
+def test_on_one_machine_a_killed_holders_lease_is_taken_at_once(table, holder):
+    process = holder(600.0)
+    assert not taken(Lease(table, "import cluster"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert taken(Lease(table, "import cluster"))
 
 
 def test_a_live_holder_outlasts_many_ends(table, holder, until):
