@@ -15,6 +15,7 @@ from ..domain.imports import ImportKind
 from ..domain.records import DeadLetter, dead_letter_id
 from ..domain.s3_events import S3Object, objects_created
 from ..io.errors import FanIdentityError, UsageError
+from ..io.file_ranges import shown
 from ..io.ports import DeadLetterStore, MessageQueue, ReceivedMessage
 from ..io.steps import MAX_RECEIVES, retry_delay_ms
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Start = Callable[[ImportKind, list[str]], "ImportOutcome"]
 """Runs an import of a kind over addresses, to its end."""
+
+Already = Callable[[FanIdentityError], bool]
+"""Whether an error of ``Start`` says that the files were imported before."""
 
 Prefixes = dict[ImportKind, str]
 """By kind, how the keys of its files begin; "" for a kind that is not told by its keys."""
@@ -39,9 +43,14 @@ def address_to_import(created: S3Object, options: str = "") -> str:
         created: the object.
         options: of the address, ``region=eu-west-1``.
 
+    Raises:
+        UsageError: the key has a question mark, where an address's options begin: part of it would be taken for them.
+
     >>> address_to_import(S3Object("b", "clusters/2026-11-26/_SUCCESS", 0, 0))
     's3://b/clusters/2026-11-26/'
     """
+    if "?" in created.key:
+        raise UsageError(f"{shown(created.address)}: a key with a question mark is not read; rename it")
     folder, _, name = created.key.rpartition("/")
     address = f"s3://{created.bucket}/{folder}/" if name == _MARKER and folder else created.address
     return f"{address}?{options}" if options else address
@@ -73,25 +82,38 @@ def kind_by_columns(address: str) -> ImportKind:
     raise UsageError(f"neither clusters nor bot-or-not scores: {problems[0]}")
 
 
-def start_imports(body: bytes, prefixes: Prefixes, start: Start, options: str = "") -> "list[ImportOutcome]":
+def start_imports(
+    body: bytes, prefixes: Prefixes, start: Start, already: Already, options: str = ""
+) -> "list[ImportOutcome]":
     """Runs the imports that an event asks for, one after another.
+
+    An event that failed half way comes again, so what was imported before is passed over as long as there is more.
 
     Args:
         body: the event, as ``objects_created`` takes it.
         prefixes: tell the kind of a file; its columns where they do not.
         start: runs one.
+        already: whether an error of ``start`` says that the files were imported before.
         options: of the addresses it is given.
 
     Raises:
         MalformedRecordError: it is no event of S3.
         UsageError: a file does not fit; imports before it in the event are done.
-        FanIdentityError: as ``start``; likewise.
+        FanIdentityError: as ``start``; likewise. That files were imported before only where that holds for all.
     """
     outcomes: list[ImportOutcome] = []
+    before: FanIdentityError | None = None
     asked: dict[str, S3Object] = {address_to_import(created, options): created for created in objects_created(body)}
     for address, created in asked.items():
         kind = kind_by_key(created.key, prefixes) or kind_by_columns(address)
-        outcomes.append(start(kind, [address]))
+        try:
+            outcomes.append(start(kind, [address]))
+        except FanIdentityError as error:
+            if not already(error):
+                raise
+            before = error
+    if before is not None and not outcomes:
+        raise before
     return outcomes
 
 
@@ -120,7 +142,7 @@ class WatchQueue:
         source: str,
         prefixes: Prefixes,
         start: Start,
-        already: Callable[[FanIdentityError], bool],
+        already: Already,
         options: str = "",
     ) -> None:
         self._queue = queue
@@ -152,7 +174,7 @@ class WatchQueue:
 
     def _one(self, message: ReceivedMessage, counts: dict[str, int]) -> None:
         try:
-            outcomes = start_imports(message.body, self._prefixes, self._start, self._options)
+            outcomes = start_imports(message.body, self._prefixes, self._start, self._already, self._options)
         except MalformedRecordError as error:
             self._give_up(message, "malformed", str(error), counts)
         except FanIdentityError as error:

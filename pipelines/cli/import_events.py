@@ -73,7 +73,8 @@ def on_event(
     )
     body = _read(event)
     try:
-        outcomes = start_imports(body, _prefixes(settings), _start(settings, context.obj or []), settings.s3_options)
+        start = _start(settings, context.obj or [])
+        outcomes = start_imports(body, _prefixes(settings), start, _already, settings.s3_options)
     except MalformedRecordError as error:
         raise UsageError(str(error)) from None
     if not outcomes:
@@ -108,7 +109,6 @@ def watch(
       --cache redis://host/0 --dead-letters dynamodb://fanIdentityDeadLetters
     """
     from ...batch.import_events import WatchQueue  # noqa: PLC0415
-    from ...batch.import_job import ImportRefusedError  # noqa: PLC0415 - imports Beam
     from ...transforms.sources import draining  # noqa: PLC0415
     from ..runner import drain_on_signal  # noqa: PLC0415
 
@@ -131,11 +131,8 @@ def watch(
         if isinstance(part, Checked):
             part.check()
 
-    def already(error: FanIdentityError) -> bool:
-        return isinstance(error, ImportRefusedError)
-
     start = _start(settings, context.obj or [])
-    watching = WatchQueue(events, letters, queue, _prefixes(settings), start, already, settings.s3_options)
+    watching = WatchQueue(events, letters, queue, _prefixes(settings), start, _already, settings.s3_options)
     err.print("watching; stop it with Ctrl-C")
     with drain_on_signal():
         counts = watching.run(draining)
@@ -168,6 +165,12 @@ def _start(settings: Settings, beam_flags: list[str]) -> "Start":
         return job_of(kind, settings, beam_flags).run(ImportRequest(kind, addresses))
 
     return start
+
+
+def _already(error: FanIdentityError) -> bool:
+    from ...batch.import_job import ImportRefusedError  # noqa: PLC0415 - imports Beam
+
+    return isinstance(error, ImportRefusedError)
 
 
 def _tell(outcome: "ImportOutcome", *, as_json: bool) -> None:

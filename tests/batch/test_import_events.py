@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fan_identity.batch.import_events import (
-    WORKER,
     WatchQueue,
     address_to_import,
     kind_by_columns,
@@ -16,6 +15,7 @@ from fan_identity.batch.import_events import (
     start_imports,
 )
 from fan_identity.domain.activity import MalformedRecordError
+from fan_identity.domain.dead_letters import IMPORT_EVENTS
 from fan_identity.domain.imports import ImportKind
 from fan_identity.domain.s3_events import S3Object
 from fan_identity.io.errors import BackendUnavailableError, UsageError
@@ -82,6 +82,14 @@ def test_columns_tell_the_kind_where_keys_do_not(tmp_path):
         kind_by_columns(str(tmp_path / "n.csv"))
 
 
+class AlreadyImportedError(UsageError):
+    pass
+
+
+def already(error):
+    return isinstance(error, AlreadyImportedError)
+
+
 def test_an_event_starts_each_of_its_imports_once():
     started = []
 
@@ -90,19 +98,21 @@ def test_an_event_starts_each_of_its_imports_once():
         return Outcome()
 
     body = event("clusters/1/part-0", "clusters/1/_SUCCESS", "bot-or-not/x.csv", "clusters/1/_SUCCESS")
-    assert len(start_imports(body, PREFIXES, start)) == 3
+    assert len(start_imports(body, PREFIXES, start, already)) == 3
     assert started == [
         (ImportKind.CLUSTER, ["s3://partner-drops/clusters/1/part-0"]),
         (ImportKind.CLUSTER, ["s3://partner-drops/clusters/1/"]),
         (ImportKind.BOT_OR_NOT, ["s3://partner-drops/bot-or-not/x.csv"]),
     ]
-    assert start_imports((GOLDEN / "test-event.json").read_bytes(), PREFIXES, start) == []
+    assert start_imports((GOLDEN / "test-event.json").read_bytes(), PREFIXES, start, already) == []
     with pytest.raises(MalformedRecordError):
-        start_imports(b"{}", PREFIXES, start)
+        start_imports(b"{}", PREFIXES, start, already)
 
 
-class AlreadyImportedError(UsageError):
-    pass
+def test_a_key_names_a_file_and_no_options():
+    hostile = S3Object("b", "clusters/a.csv?endpoint=http://elsewhere:80", 1, 1)
+    with pytest.raises(UsageError, match=r"^s3://b/clusters/a\.csv\?endpoint.*question mark.*rename it$"):
+        address_to_import(hostile)
 
 
 class Watched:
@@ -120,8 +130,7 @@ class Watched:
     def run(self, *bodies):
         self.queue.send([QueueEntry(f"g{n}", f"d{n}", body) for n, body in enumerate(bodies)])
         watch = WatchQueue(
-            self, self.letters, "sqs://drops?region=eu-west-1", PREFIXES, self.start,
-            lambda error: isinstance(error, AlreadyImportedError),
+            self, self.letters, "sqs://drops?region=eu-west-1", PREFIXES, self.start, already
         )  # fmt: skip
         return watch.run(self.ended)
 
@@ -172,7 +181,7 @@ def test_what_is_refused_is_a_dead_letter(tmp_path, answer, reason, error):
     assert counts["imports"] == 1 + (not isinstance(answer, Exception))
     assert counts[f"dead_lettered.{reason}"] == 1
     [stored] = watched.letters.select()
-    assert (stored.letter.worker, stored.letter.reason, stored.letter.error) == (WORKER, reason, error)
+    assert (stored.letter.worker, stored.letter.reason, stored.letter.error) == (IMPORT_EVENTS, reason, error)
     assert (stored.letter.payload, stored.letter.source) == (body, "sqs://drops")
     assert watched.queue.depth() == 0
 
@@ -187,6 +196,14 @@ def test_what_is_no_event_is_a_dead_letter(tmp_path):
 def test_files_imported_before_are_done(tmp_path):
     watched = Watched(tmp_path, AlreadyImportedError("imported before"))
     assert watched.run(event("clusters/a")) == {"messages": 1, "imports": 0, "again": 0}
+    assert watched.letters.count() == watched.queue.depth() == 0
+
+
+def test_an_event_that_failed_half_way_goes_on_behind_what_is_imported(tmp_path):
+    away = BackendUnavailableError("away")
+    watched = Watched(tmp_path, Outcome(), away, AlreadyImportedError("imported before"), Outcome())
+    assert watched.run(event("clusters/a", "clusters/b")) == {"messages": 2, "imports": 1, "again": 1}
+    assert watched.calls == 4  # b was started again, and is imported now
     assert watched.letters.count() == watched.queue.depth() == 0
 
 
