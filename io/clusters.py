@@ -1,4 +1,7 @@
-"""Cluster assignments in Parquet files, as ``clusters build`` writes them and ``startClusterImport`` reads them."""
+"""The folder of ``clusters build``: assignments in Parquet files, which ``startClusterImport`` takes, and what is told.
+
+``clusters/*.parquet``, ``_review/*.parquet``, ``_lineage.jsonl`` and ``_summary.json``.
+"""
 
 # pyarrow has no type stubs; what comes from it is Any or unknown here and typed in the results.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -11,21 +14,21 @@ from typing import Any, Final
 from .errors import BackendUnavailableError, UsageError
 from .file_ranges import shown
 
-CLUSTERS_PREFIX: Final = "clusters"
-REVIEW_PREFIX: Final = "review"
-LINEAGE_FILE: Final = "lineage.jsonl"
-SUMMARY_FILE: Final = "summary.json"
+CLUSTERS_FOLDER: Final = "clusters"
+# An import of a build's folder leaves out what begins with an underscore.
+REVIEW_FOLDER: Final = "_review"
+LINEAGE_FILE: Final = "_lineage.jsonl"
+SUMMARY_FILE: Final = "_summary.json"
 
 _COLUMNS: Final = ("globalUserId", "clusterId")
 _ROWS: Final = 50_000
 
 
-def cluster_files(path: Path, *, review: bool = True) -> list[Path]:
-    """The files of a build's folder, or a file itself, sorted.
+def cluster_files(path: Path) -> list[Path]:
+    """The files of a build's folder, also those of clusters put aside for review, or a file itself; sorted.
 
     Args:
         path: the folder, or one Parquet file.
-        review: also those of clusters put aside for review.
 
     Raises:
         UsageError: there is none.
@@ -34,8 +37,7 @@ def cluster_files(path: Path, *, review: bool = True) -> list[Path]:
         if not path.is_file():
             raise UsageError(f"{shown(str(path))}: no such file or folder; name the folder of a build")
         return [path]
-    prefixes = (CLUSTERS_PREFIX, REVIEW_PREFIX) if review else (CLUSTERS_PREFIX,)
-    found = sorted(file for prefix in prefixes for file in path.glob(f"{prefix}-*.parquet"))
+    found = [file for name in (CLUSTERS_FOLDER, REVIEW_FOLDER) for file in sorted(path.glob(f"{name}/*.parquet"))]
     if not found:
         raise UsageError(f"{shown(str(path))}: holds no clusters; name the folder of a build, or its Parquet file")
     return found

@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from ..domain.linking import KINDS, WEAK_NEEDED, LinkKind, LinkRules, fan_hash, identifier_hash, normalize
 from ..io.file_ranges import FileRange
-from ..io.link_files import Links, read_links
+from ..io.link_files import read_links
+from ..io.link_rows import Links
 from ..io.sqlite.links import SqliteLinks
 from . import cluster_blocks as blocks
 from .batches import count

@@ -22,8 +22,6 @@ from apache_beam.pvalue import AsList, TaggedOutput
 from typing_extensions import override
 
 from ..domain.cluster_ids import Overlap, assign_ids, lineages, new_cluster_id
-from ..domain.linking import fan_hash
-from ..io.clusters import read_assignments
 from . import cluster_blocks as blocks
 from .batches import count
 from .cluster_tables import (
@@ -46,37 +44,6 @@ LINEAGE: Final = "lineage"
 _GONE: Final = "gone"
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass
-class ReadPrevious(beam.PTransform[Any, Any]):
-    """Parquet files of an earlier assignment (paths) to tables of fans and their old cluster, by the fan's partition.
-
-    Attributes:
-        key: of the hashes.
-        partitions: of fans.
-    """
-
-    key: bytes
-    partitions: int
-
-    @override
-    def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | beam.Reshuffle() | _typed(_ReadPrevious(self.key, self.partitions), Keyed)
-
-
-class _ReadPrevious(beam.DoFn):
-    def __init__(self, key: bytes, partitions: int) -> None:
-        self._key = key
-        self._partitions = partitions
-
-    @override
-    def process(self, element: str, *args: Any, **kwargs: Any) -> Iterator[Keyed]:
-        for fans, clusters in read_assignments(element):
-            hashes = np.fromiter((fan_hash(fan, self._key) for fan in fans), np.uint64, len(fans))
-            table = pa.table([pa.array(hashes), pa.array(clusters, pa.string())], schema=NAMED)
-            for partition, part in spread(table, "fan", self._partitions):
-                yield partition, encode_table(part)
 
 
 @dataclass

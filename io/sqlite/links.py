@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from ...domain.keys import user_token
 from ...domain.linking import KINDS, LinkKind
-from ..link_files import BATCH_ROWS, Links
+from ..link_files import BATCH_ROWS
+from ..link_rows import Links
 from .store import SqliteStore
 
 _SELECT: Final = "SELECT DISTINCT user, device, address FROM activities WHERE device != 0 OR address != 0"

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
-from rich.table import Table
 
-from ...domain.activity import MalformedRecordError, format_time_ms, parse_time_ms
-from ...domain.cluster_ids import Lineage
+from ...domain.activity import MalformedRecordError, parse_time_ms
 from ...domain.linking import DEFAULT_LIMITS, KINDS, LinkKind, LinkRules
-from ...io.clusters import LINEAGE_FILE, SUMMARY_FILE, cluster_files, read_rows
-from ...io.errors import BackendUnavailableError, UsageError
+from ...io.addresses import parse_address
+from ...io.backends import Backends, sqlite_store
+from ...io.clusters import REVIEW_FOLDER, cluster_files
+from ...io.errors import UsageError
 from ...io.settings import load_settings
+from .cluster_show import print_summary, show
 from .common import (
     EXIT_DEAD_LETTERS,
     EXIT_INTERRUPTED,
@@ -22,17 +23,15 @@ from .common import (
     Format,
     Store,
     err,
-    heading,
-    out,
     parse_format,
     print_json,
-    printable,
-    two_columns,
 )
+from .imports import TableOption
 from .lookup import existing_store
 
 if TYPE_CHECKING:
-    from ...batch.build_clusters import ClusterSummary
+    from ...batch.cluster_summary import ClusterSummary
+    from ...transforms.cluster_previous import Previous
 
 app = typer.Typer(no_args_is_help=True, help="Build clusters of fans who share identifiers, and look at them.")
 
@@ -44,7 +43,7 @@ _NAMES: Final = {
     "address": LinkKind.ADDRESS,
     "ip": LinkKind.IP_BLOCK,
 }
-_SHOWN_MEMBERS: Final = 50
+_ACTIVE: Final = "active"
 _DEFAULTS: Final = ", ".join(f"{name}={DEFAULT_LIMITS[kind]}" for name, kind in _NAMES.items())
 
 
@@ -58,9 +57,14 @@ def build_command(
     store: Store = None,
     file_format: Format = None,
     previous: Annotated[
-        Path | None,
-        typer.Option(help="The build, or its Parquet file, whose cluster ids go on.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="BUILD|active",
+            help="The build, or its Parquet file, whose cluster ids go on; or active: the active version of the table.",
+            show_default=False,
+        ),
     ] = None,
+    table: TableOption = None,
     most_fans: Annotated[
         list[str] | None,
         typer.Option("--max-fans", metavar="KIND=N", help=f"Fans an identifier may have; else {_DEFAULTS}."),
@@ -80,8 +84,8 @@ def build_command(
     """Build clusters: fans who share a device, payment instrument, phone, address, or two blocks of IP addresses.
 
     Reads JSONL, CSV or Parquet with globalUserId and any of deviceId, paymentId, phone, address, ipAddress, also files
-    of activities (their context), and with --store what a store has seen. Writes clusters-*.parquet, which
-    startClusterImport takes, review-*.parquet, lineage.jsonl and summary.json. Options of Beam itself follow after --.
+    of activities (their context), also compressed (.gz, .zst), and with --store what a store has seen. Writes a folder
+    for: fan-identity imports start cluster FOLDER/. Options of Beam itself follow after --.
 
     Exits with 1 where rows could not be read or clusters are put aside for review.
 
@@ -90,6 +94,8 @@ def build_command(
       fan-identity clusters build links.csv --to clusters-monday
 
       fan-identity clusters build links.parquet activities.jsonl --to clusters-tuesday --previous clusters-monday
+
+      fan-identity clusters build links.jsonl.gz --to clusters-wednesday --previous active --table dynamodb://fanIdentity
 
       fan-identity clusters build links.jsonl --to strict --max-fans ip=10 --max-fans phone=3 --weak ip --weak address
     """
@@ -115,7 +121,7 @@ def build_command(
         rules=rules,
         folder=to.absolute(),
         updated_at=updated_at,
-        previous=[] if previous is None else [path.absolute() for path in cluster_files(previous)],
+        previous=_previous(previous, store, table),
     )
     check_folder(plan.folder)
     try:
@@ -127,58 +133,33 @@ def build_command(
     if as_json:
         print_json(msgspec.to_builtins(summary, str_keys=True))
     else:
-        _print_summary(summary)
+        print_summary(summary)
     _end(summary, to)
 
 
-@app.command()
-def show(
-    folder: Annotated[Path, typer.Argument(metavar="BUILD", help="Folder of a build.", show_default=False)],
-    cluster: Annotated[str | None, typer.Option(help="Its fans, and what became of it.", show_default=False)] = None,
-    fan: Annotated[str | None, typer.Option(help="The cluster this fan is in.", show_default=False)] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a build found, or one of its clusters: by its id or by a fan in it.
+def _previous(named: str | None, store: str | None, table: str | None) -> "Previous":
+    """The assignment whose ids go on.
 
-    Examples:
+    Args:
+        named: a build, its Parquet file, ``active`` or None.
+        store: has the active version where no table is named.
+        table: has the active version.
 
-      fan-identity clusters show clusters-monday
-
-      fan-identity clusters show clusters-monday --fan fan-00042
-
-      fan-identity clusters show clusters-monday --cluster c0171cfb2b67b97c008a5 --json
+    Raises:
+        UsageError: there is no such build, no table, or no version is active in it.
+        BackendUnavailableError: the table is out of reach.
     """
-    files = cluster_files(folder)
-    if fan is not None:
-        cluster = _cluster_of(files, fan)
-        if cluster is None:
-            raise UsageError(f"--fan: {fan!a} is in no cluster of {folder}")
-    if cluster is None:
-        summary = _read_summary(folder)
-        if as_json:
-            print_json(msgspec.to_builtins(summary, str_keys=True))
-        else:
-            _print_summary(summary)
-        return
-    fans = _fans_of(files, cluster)
-    lineage = _lineage_of(folder, cluster)
-    if not fans and lineage is None:
-        raise UsageError(f"--cluster: {folder} has no {cluster!a}, and had none")
-    if as_json:
-        print_json({"clusterId": cluster, "fans": fans, "lineage": lineage})
-        return
-    out.print(printable(f"{cluster}: {len(fans):,} fans", 400))
-    for name in fans[:_SHOWN_MEMBERS]:
-        out.print(printable(f"  {name}", 400))
-    if len(fans) > _SHOWN_MEMBERS:
-        out.print(f"  and {len(fans) - _SHOWN_MEMBERS:,} more; --json shows all")
-    if lineage is not None:
-        what = [name for name, is_so in (("split", lineage.split), ("merged", lineage.merged)) if is_so]
-        out.print(f"before: {lineage.fans:,} fans; {' and '.join(what) or 'changed'}")
-        for other, number in lineage.to:
-            out.print(printable(f"  {number:,} are in {other} now", 400))
-        if lineage.left:
-            out.print(f"  {lineage.left:,} are in no cluster now")
+    from ...io.active_clusters import ActiveClusters  # noqa: PLC0415 - imports Arrow
+
+    if named == _ACTIVE:
+        backends = Backends.of_tables(load_settings(store=store, table=table), writes_cache=False)
+        if parse_address(backends.table, "table").scheme == "sqlite":
+            # Opened first as what must exist: looking makes no store.
+            sqlite_store(backends.table, "table" if table else "store", create=False).connection  # noqa: B018
+        return ActiveClusters.of(backends)
+    if table is not None:
+        raise UsageError("--table says where the active clusters are; add --previous active, or leave it out")
+    return [] if named is None else [path.absolute() for path in cluster_files(Path(named))]
 
 
 def _rules(limits: list[str], weak: list[str] | None, review_size: int) -> LinkRules:
@@ -219,82 +200,10 @@ def _end(summary: "ClusterSummary", folder: Path) -> None:
         fans = sum(cluster.fans for cluster in summary.review)
         err.print(
             f"{len(summary.review):,} clusters of {fans:,} fans are too large to be believed; look at them in "
-            f"{folder}/review-*.parquet: a lower --max-fans splits them, a higher --review-size lets them pass"
+            f"{folder}/{REVIEW_FOLDER}: a lower --max-fans splits them, a higher --review-size lets them pass"
         )
     if summary.rejected or summary.review:
         raise typer.Exit(EXIT_DEAD_LETTERS)
 
 
-def _print_summary(summary: "ClusterSummary") -> None:
-    out.print(heading(f"Clusters as of {format_time_ms(summary.updated_at)}"))
-    rows: list[tuple[str, object]] = [
-        ("rows", summary.rows),
-        *((f"  {reason}", number) for reason, number in summary.rejected.items()),
-        ("fans alone", summary.alone),
-        ("fans in clusters", summary.clustered),
-        ("clusters", summary.clusters),
-        ("  put aside for review", len(summary.review)),
-        *((f"  of up to {size:,} fans", number) for size, number in summary.sizes.items()),
-        *((f"old clusters, {what}", number) for what, number in summary.previous.items()),
-        ("pairs of fans linked by weak identifiers", summary.weak_links),
-        ("seconds", summary.seconds),
-    ]
-    out.print(two_columns(rows))
-    out.print()
-    out.print(heading("Identifiers"))
-    table = Table(box=None, padding=(0, 2, 0, 2))
-    for column in ("", "links", "unusable", "shared", "limit", "hubs", "their fans"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, kind in summary.kinds.items():
-        numbers = (kind.links, kind.unusable, kind.identifiers, kind.limit, kind.hubs, kind.hub_links)
-        table.add_row(f"{name}{', weak' if kind.weak else ''}", *(f"{number:,}" for number in numbers))
-    out.print(table)
-    out.print()
-    out.print(heading("Rounds"))
-    out.print(
-        two_columns(
-            [
-                *((f"round {at}, pairs shuffled", pairs) for at, pairs in enumerate(summary.shuffled, 1)),
-                ("on the way back", sum(summary.shuffled_back)),
-            ]
-        )
-    )
-
-
-def _read_summary(folder: Path) -> "ClusterSummary":
-    from ...batch.build_clusters import ClusterSummary  # noqa: PLC0415 - imports Beam
-
-    path = folder / SUMMARY_FILE
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ClusterSummary, strict=False)
-    except (OSError, msgspec.DecodeError):
-        raise UsageError(f"{path}: cannot be read; name the folder of a build that ended") from None
-
-
-def _cluster_of(files: list[Path], fan: str) -> str | None:
-    for path in files:
-        for batch in read_rows(str(path), ("clusterId",), ("globalUserId", fan)):
-            for cluster in batch.column(0).to_pylist():
-                return cluster
-    return None
-
-
-def _fans_of(files: list[Path], cluster: str) -> list[str]:
-    return sorted(
-        fan
-        for path in files
-        for batch in read_rows(str(path), ("globalUserId",), ("clusterId", cluster))
-        for fan in batch.column(0).to_pylist()
-    )
-
-
-def _lineage_of(folder: Path, cluster: str) -> Lineage | None:
-    path = folder / LINEAGE_FILE
-    if not path.is_file():
-        return None
-    decode = msgspec.json.Decoder(Lineage).decode
-    try:
-        with path.open("rb") as file:
-            return next((one for one in map(decode, file) if one.cluster_id == cluster), None)
-    except (OSError, msgspec.DecodeError) as error:
-        raise BackendUnavailableError(f"{path}: cannot be read: {error}") from None
+app.command()(show)

