@@ -98,6 +98,14 @@ def test_clusters_under_review_are_not_imported(imports, build, tmp_path):
     assert [one["clusterId"] for one in told["review"]] == [first["fan-a"]]
     imports.start(CLUSTER, f"{tmp_path}/monday/")
     assert active_of(imports.store).keys() == first.keys() - set(fans("abcd"))
+    imports.start(CLUSTER, f"{tmp_path}/monday/", f"{tmp_path}/monday/_review/")
+    assert active_of(imports.store) == first, "unless a person says so"
+
+
+def test_where_nobody_shares_there_is_nothing_to_import(imports, build, tmp_path):
+    assert build("monday", {"d1": fans("a"), "d2": fans("b")})[0] == {}
+    result = imports.store.cli("imports", "start", "cluster", f"{tmp_path}/monday/", *imports.store.flag)
+    assert (result.code, "its files have no rows; nothing was imported" in result.err) == (2, True), result
 
 
 def test_what_a_killed_build_leaves_is_no_result(imports, build, cli, until, tmp_path):
