@@ -10,7 +10,7 @@ packed they take a tenth of the memory where a runner holds a shuffle in memory.
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,12 +27,15 @@ from ..domain.import_merge import merge, rows_schema, split_by_bucket
 from ..domain.imports import BUCKETS, EXAMPLES, Comparison, ImportKind
 from ..domain.records import DeadLetter, dead_letter_id
 from ..io.backends import Backends
-from ..io.import_files import BadRow, ImportRange, read_import
+from ..io.import_files import BadRow, ImportRange, ImportRows, read_import
 from ..io.import_scores import Active, compare_fans
 from ..io.import_versions import ImportVersions, Part, from_bytes, to_bytes
 from ..io.work_folder import WorkFolder
 from .batches import count
 from .import_clusters import CompareClusters, Packed
+
+HELD_ROWS: Final = 1_000_000
+"""Rows of a range held at once, about. A compressed file is one range, whatever its size."""
 
 _REPORT: Final = "report"
 
@@ -97,6 +100,17 @@ def _write_report(report: PartReport, work: WorkFolder) -> None:
     work.write("report.json", msgspec.json.encode(report))
 
 
+def _portions(parts: Iterable[ImportRows]) -> Iterator[list[ImportRows]]:
+    held: list[ImportRows] = []
+    for part in parts:
+        held.append(part)
+        if sum(each.rows for each in held) >= HELD_ROWS:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
 class _ReadRows(beam.DoFn):
     """A range of a file to packed rows by bucket; bad rows go to the work folder as dead letters."""
 
@@ -106,27 +120,25 @@ class _ReadRows(beam.DoFn):
         self._import_id = import_id
 
     def process(self, element: ImportRange) -> Iterator[Any]:
-        """Yields the range's buckets, each once, and a report."""
-        tables: list[Any] = []
-        bad: list[BadRow] = []
-        rows = 0
-        for part in read_import(element):
-            tables.append(part.table)
-            bad += part.bad
-            rows += part.rows
+        """Yields buckets and reports; of a large range each bucket more than once, so that memory stays bounded."""
+        for number, parts in enumerate(_portions(read_import(element))):
+            yield from self._portion(element, number, parts)
+        self._work.mark("read")
+
+    def _portion(self, element: ImportRange, number: int, parts: Sequence[ImportRows]) -> Iterator[Any]:
+        bad = [row for part in parts for row in part.bad]
         if bad:
             letters = [self._letter(element, row) for row in bad]
-            self._work.write(
-                f"bad-{dead_letter_id('', element.name, str(element), b'')}", msgspec.msgpack.encode(letters)
-            )
+            name = dead_letter_id("", element.name, f"{element} {number}", b"")
+            self._work.write(f"bad-{name}", msgspec.msgpack.encode(letters))
+        table = pa.concat_tables([part.table for part in parts])
+        rows = sum(part.rows for part in parts)
         count("rows", rows)
-        whole = pa.concat_tables(tables) if tables else rows_schema(self._kind).empty_table()
-        yield from ((bucket, to_bytes(part)) for bucket, part in split_by_bucket(whole))
-        newest = pc.max(whole["updatedAt"]).as_py() or 0
+        yield from ((bucket, to_bytes(part)) for bucket, part in split_by_bucket(table))
+        newest = pc.max(table["updatedAt"]).as_py() or 0
         reasons = Counter(row.reason for row in bad)
         examples = tuple(f"{row.position}: {row.error}" for row in bad[:EXAMPLES])
         yield TaggedOutput(_REPORT, PartReport(Comparison(rows=rows, bad=dict(reasons), bad_examples=examples), newest))
-        self._work.mark("read")
 
     def _letter(self, part: ImportRange, row: BadRow) -> DeadLetter:
         worker = self._kind.worker
