@@ -120,7 +120,7 @@ class ImportJob:
             LeaseHeldError: another import is running.
             BackendUnavailableError: a backend is out of reach; what was active stays active.
         """
-        if request.work is None and not request.dry_run and not runs_here(self.options):
+        if request.work is None and not runs_here(self.options):
             raise UsageError("--work: on a cluster, name a folder all workers reach: s3://bucket/folder or gs://…")
         plan = plan_import(request.addresses, self.kind, request.format)
         remove_abandoned(request.work)

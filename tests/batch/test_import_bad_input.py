@@ -219,6 +219,10 @@ def test_arguments_that_do_not_fit(imports, tmp_path):
         2,
         ["error: there is no kind of import 'bots'; use cluster or bot-or-not"],
     )
+    on_a_cluster = ("--dry-run", *imports.store.flag, "--", "--runner=FlinkRunner", "--flink_master=localhost:1")
+    result = imports.store.cli("imports", "start", COMMAND[BON], path, *on_a_cluster)
+    assert (result.code, len(result.err_lines)) == (2, 1), result
+    assert result.err_lines[0].startswith("error: --work: on a cluster, name a folder all workers reach")
     result = imports.store.cli("imports", "show", "nothing", *imports.store.flag)
     assert (result.code, len(result.err_lines)) == (2, 1)
     assert tables_of(imports.store) == before
