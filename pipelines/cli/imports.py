@@ -11,7 +11,7 @@ from ...io.clock import now_ms
 from ...io.errors import UsageError
 from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable
-from .job_files import SummaryFile, check_job_files, write_job_files
+from .job_files import SummaryFile, check_job_files, failure_told, write_job_files
 
 if TYPE_CHECKING:
     from ...batch.import_job import ImportJob, ImportOutcome
@@ -98,7 +98,8 @@ def start(
     settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters)
     thresholds = Thresholds(max_bad, max_unknown, max_removed, max_arm_changes)
     request = ImportRequest(wanted, inputs, file_format, thresholds, dry_run, work)
-    outcome = job_of(wanted, settings, context.obj or []).run(request)
+    with failure_told(f"imports {wanted}", summary, report):
+        outcome = job_of(wanted, settings, context.obj or []).run(request)
     if summary is not None:
         write_job_files(_summary(outcome, settings, began, report), summary, None)
     tell(outcome, report, as_json=as_json)

@@ -1,10 +1,15 @@
 """What a job leaves for its scheduler and for who looks at it in the morning: ``--summary`` and ``--report``."""
 
+import contextlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...io.clock import now_ms
+from ...io.errors import FanIdentityError, UsageError
 from ...io.whole_files import check_writable
 
 if TYPE_CHECKING:
@@ -39,3 +44,30 @@ def write_job_files(job: "JobSummary", summary: Path | None, report: Path | None
         job.write_json(summary)
     if report is not None:
         job.write_html(report)
+
+
+@contextmanager
+def failure_told(job: str, summary: Path | None, report: Path | None) -> Generator[None]:
+    """Where the block fails, writes that into the files: what an earlier run left there would pass for this one's.
+
+    Args:
+        job: as ``JobSummary`` names it.
+        summary: the files that are asked for; one that cannot be written does not hide why the block failed.
+        report: likewise.
+
+    Raises:
+        FanIdentityError: what the block raises.
+    """
+    started_at = now_ms()
+    try:
+        yield
+    except FanIdentityError as error:
+        if summary is not None or report is not None:
+            from ...batch.job_summary import JobSummary, Outcome  # noqa: PLC0415 - imports Jinja
+
+            ended = Outcome.REFUSED if error.exit_code == UsageError.exit_code else Outcome.FAILED
+            told = JobSummary(job, started_at, ended, error.exit_code, notes=(str(error),))
+            for files in ((summary, None), (None, report)):
+                with contextlib.suppress(UsageError):
+                    write_job_files(told, *files)
+        raise

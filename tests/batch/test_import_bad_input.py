@@ -1,5 +1,6 @@
 """Imports that are refused: one clear line, exit code 2, and not a byte of any table changed."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,18 @@ def test_long_values_are_bad_rows(imports):
     told = imports.start(CLUSTER, imports.file("a.jsonl", CLUSTER, rows), "--max-bad", "1", code=1)
     assert told["comparison"]["bad"] == {"cluster_too_long": 1, "user_too_long": 1}
     assert told["books"]["fans"] == 101
+
+
+def test_the_summary_of_an_import_that_fails_is_not_the_last_ones(imports, tmp_path):
+    path, summary, report = tmp_path / "a.csv", tmp_path / "summary.json", tmp_path / "report.html"
+    path.write_text("globalUserId,score\nfan-001,0.5\n")
+    summary.write_text('{"outcome": "done"}')
+    report.write_text("yesterday's")
+    line = refused(imports, BON, path, "--summary", summary, "--report", report)
+    told = json.loads(summary.read_text())
+    assert (told["job"], told["outcome"], told["exitCode"]) == ("imports botOrNot", "refused", 2)
+    assert told["notes"] == [line.removeprefix("error: ")]
+    assert "misses the column bonScore" in report.read_text()
 
 
 def test_arguments_that_do_not_fit(imports, tmp_path):
