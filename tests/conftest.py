@@ -384,8 +384,8 @@ class Store:
         return dict(ids)
 
     def item_keys(self) -> set[tuple[str, str]]:
-        """(PK, SK) of every item."""
-        return set(self.query("SELECT pk, sk FROM items"))
+        """(PK, SK) of every item but jobs' locks."""
+        return set(self.query("SELECT pk, sk FROM items WHERE sk != 'LOCK'"))
 
     def dead_letters(self) -> list[tuple[str, str, bytes]]:
         """(reason, position, original bytes) of every dead letter, sorted."""
