@@ -61,7 +61,8 @@ def on_event(
 
       aws sqs receive-message --queue-url ... | jq -r .Messages[0].Body | fan-identity imports on-event -
     """
-    from ...batch.import_events import start_imports  # noqa: PLC0415 - the import itself brings Beam
+    from ...batch.import_events import start_imports  # noqa: PLC0415 - imports Beam
+    from ..runner import stop_on_sigterm  # noqa: PLC0415
 
     settings = load_settings(
         store=store,
@@ -74,7 +75,8 @@ def on_event(
     body = _read(event)
     try:
         start = _start(settings, context.obj or [])
-        outcomes = start_imports(body, _prefixes(settings), start, _already, settings.s3_options)
+        with stop_on_sigterm():
+            outcomes = start_imports(body, _prefixes(settings), start, _already, settings.s3_options)
     except MalformedRecordError as error:
         raise UsageError(str(error)) from None
     if not outcomes:

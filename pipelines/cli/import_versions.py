@@ -116,9 +116,12 @@ def rollback(
 
       fan-identity imports rollback bot-or-not --store sqlite:///fans.db
     """
+    from ..runner import stop_on_sigterm  # noqa: PLC0415
+
     wanted = kind_named(kind)
     settings = load_settings(store=store, table=table, cache=cache)
-    record, active, followed = job_of(wanted, settings, context.obj or []).roll_back()
+    with stop_on_sigterm():
+        record, active, followed = job_of(wanted, settings, context.obj or []).roll_back()
     if as_json:
         print_json({"rolledBack": record.version, "active": active, "followed": followed})
         return
@@ -139,9 +142,11 @@ def follow(
 
       fan-identity imports follow cluster --store sqlite:///fans.db
     """
-    followed = job_of(
-        kind_named(kind), load_settings(store=store, table=table, cache=cache), context.obj or []
-    ).follow()
+    from ..runner import stop_on_sigterm  # noqa: PLC0415
+
+    settings = load_settings(store=store, table=table, cache=cache)
+    with stop_on_sigterm():
+        followed = job_of(kind_named(kind), settings, context.obj or []).follow()
     if as_json:
         print_json({"followed": followed})
         return
@@ -163,8 +168,11 @@ def clean(
 
       fan-identity imports clean cluster --keep 5 --store sqlite:///fans.db
     """
+    from ..runner import stop_on_sigterm  # noqa: PLC0415
+
     settings = load_settings(store=store, table=table, cache=cache)
-    deleted = job_of(kind_named(kind), settings, context.obj or []).clean(keep)
+    with stop_on_sigterm():
+        deleted = job_of(kind_named(kind), settings, context.obj or []).clean(keep)
     if as_json:
         print_json({"deleted": deleted})
         return

@@ -91,6 +91,7 @@ def start(
       fan-identity imports start bot-or-not first.csv --store sqlite:///fans.db --max-unknown 1
     """
     from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
+    from ..runner import stop_on_sigterm  # noqa: PLC0415
 
     check_job_files(summary, report)
     began = now_ms()
@@ -98,7 +99,7 @@ def start(
     settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters)
     thresholds = Thresholds(max_bad, max_unknown, max_removed, max_arm_changes)
     request = ImportRequest(wanted, inputs, file_format, thresholds, dry_run, work)
-    with failure_told(f"imports {wanted}", summary, report):
+    with failure_told(f"imports {wanted}", summary, report), stop_on_sigterm():
         outcome = job_of(wanted, settings, context.obj or []).run(request)
     if summary is not None:
         write_job_files(_summary(outcome, settings, began, report), summary, None)
@@ -134,6 +135,7 @@ def run_import(
         UsageError: there is no source; else as ``start``.
     """
     from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
+    from ..runner import stop_on_sigterm  # noqa: PLC0415
 
     settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters, source=source)
     if settings.source is None:
@@ -141,7 +143,8 @@ def run_import(
             f"{worker} needs --source, such as --source s3://bucket/folder/ or file:///folder/file.parquet"
         )
     kind = kind_named(worker)
-    outcome = job_of(kind, settings, beam_flags).run(ImportRequest(kind, [settings.source], file_format))
+    with stop_on_sigterm():
+        outcome = job_of(kind, settings, beam_flags).run(ImportRequest(kind, [settings.source], file_format))
     tell(outcome, None, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ import typer
 from ...io.clock import now_ms
 from ...io.errors import FanIdentityError, UsageError
 from ...io.whole_files import check_writable
+from .common import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from ...batch.job_summary import JobSummary
@@ -56,18 +57,26 @@ def failure_told(job: str, summary: Path | None, report: Path | None) -> Generat
         report: likewise.
 
     Raises:
-        FanIdentityError: what the block raises.
+        FanIdentityError, KeyboardInterrupt: what the block raises.
     """
+    if summary is None and report is None:
+        yield
+        return
+    from ...batch.job_summary import JobSummary, Outcome  # noqa: PLC0415 - imports Jinja
+
     started_at = now_ms()
+    told: JobSummary | None = None
     try:
         yield
     except FanIdentityError as error:
-        if summary is not None or report is not None:
-            from ...batch.job_summary import JobSummary, Outcome  # noqa: PLC0415 - imports Jinja
-
-            ended = Outcome.REFUSED if error.exit_code == UsageError.exit_code else Outcome.FAILED
-            told = JobSummary(job, started_at, ended, error.exit_code, notes=(str(error),))
+        ended = Outcome.REFUSED if error.exit_code == UsageError.exit_code else Outcome.FAILED
+        told = JobSummary(job, started_at, ended, error.exit_code, notes=(str(error),))
+        raise
+    except KeyboardInterrupt:
+        told = JobSummary(job, started_at, Outcome.INTERRUPTED, EXIT_INTERRUPTED)
+        raise
+    finally:
+        if told is not None:
             for files in ((summary, None), (None, report)):
                 with contextlib.suppress(UsageError):
                     write_job_files(told, *files)
-        raise

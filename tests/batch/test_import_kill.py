@@ -242,15 +242,17 @@ def test_a_rollback_after_a_killed_clean_does_not_go_back_to_what_is_left(import
     assert whole(imports.store, BON)
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_ctrl_c_leaves_what_was_active_and_says_nothing_more(imports, undisturbed, tmp_path, number):
+@pytest.mark.parametrize(("number", "stop"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)])
+def test_a_stopped_run_leaves_what_was_active_and_says_nothing_more(imports, undisturbed, tmp_path, number, stop):
     moment, reached = Moments(imports.store, CLUSTER, tmp_path).all("start", random.Random(number))[number]
     seen = pointer(imports.store, CLUSTER)
-    run = imports.store.cli.start(*arguments_of(imports, "start", CLUSTER, tmp_path))
+    summary = tmp_path / "summary.json"
+    run = imports.store.cli.start(*arguments_of(imports, "start", CLUSTER, tmp_path), "--summary", summary)
     run.until(reached, moment)
-    run.signal(signal.SIGINT)
+    run.signal(stop)
     result = run.wait()
     assert (result.code, result.err, result.out) == (130, "", b"")
+    assert json.loads(summary.read_text())["outcome"] == "interrupted"
     assert pointer(imports.store, CLUSTER) == seen
     assert not list(tmp_path.glob("fan-identity-*")), "the work folder is gone"
     # The lock was given back: nobody waits.
