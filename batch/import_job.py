@@ -7,6 +7,7 @@ active stays whole: readers see a new version only by the pointer, which is move
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,6 +59,7 @@ class ImportRequest:
         format: of all files; told from their names where None.
         thresholds: above these the import is refused.
         dry_run: end after the comparison.
+        refuse_rolled_back: do not import files again whose version was taken back; for events, which may come twice.
         work: where to make the work folder; this machine's folder for temporary files where None.
     """
 
@@ -67,6 +69,7 @@ class ImportRequest:
     thresholds: Thresholds = field(default_factory=Thresholds)
     dry_run: bool = False
     work: str | None = None
+    refuse_rolled_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,13 @@ class ImportJob:
             raise UsageError("--work: on a cluster, name a folder all workers reach: s3://bucket/folder or gs://…")
         plan = plan_import(request.addresses, self.kind, request.format)
         remove_abandoned(request.work)
-        with self.lease() as lease:
+        with nullcontext() if request.dry_run else self.lease() as lease:
             if not request.dry_run:
                 for record, followed in self._finish_what_was_left():
                     if record.digest == plan.digest and record.state is State.ACTIVE:
                         # Killed after the pointer moved and started again: this is the end of that run.
-                        return ImportOutcome(record, "active", followed=followed)
-            self._refuse_again(plan)
+                        return ImportOutcome(record, "active", None, record.comparison.total_bad, followed)
+            self._refuse_again(plan, request)
             started_at = now_ms()
             version = version_name(started_at, plan.digest)
             with work_folder(request.work, version) as work:
@@ -155,7 +158,7 @@ class ImportJob:
         return Lease(self._table, LEASE)
 
     def _run(
-        self, request: ImportRequest, plan: ImportPlan, record: VersionRecord, work: WorkFolder, lease: Lease
+        self, request: ImportRequest, plan: ImportPlan, record: VersionRecord, work: WorkFolder, lease: Lease | None
     ) -> ImportOutcome:
         seconds: dict[str, float] = {}
         seen = self._versions.pointer()
@@ -166,8 +169,8 @@ class ImportJob:
             record, comparison=report.comparison, newest_row_at=report.newest_row_at, replaced=seen.import_version
         )
         why = refusal(report.comparison, request.thresholds) or self._too_old(record)
-        if why is not None or request.dry_run:
-            return ImportOutcome(record, "dryRun" if request.dry_run else "refused", why, seconds=seconds)
+        if why is not None or lease is None:
+            return ImportOutcome(record, "dryRun" if lease is None else "refused", why, seconds=seconds)
         changes = report.comparison
         if seen.import_version is not None and not (changes.added or changes.removed or changes.changed):
             return ImportOutcome(record, "unchanged", None, self._pipelines.write_bad_rows(work), seconds=seconds)
@@ -200,9 +203,10 @@ class ImportJob:
             f"{before.version} of {format_time_ms(before.newest_row_at)}; are these older files?"
         )
 
-    def _refuse_again(self, plan: ImportPlan) -> None:
+    def _refuse_again(self, plan: ImportPlan, request: ImportRequest) -> None:
+        refused = {State.ACTIVE, State.REPLACED, *([State.ROLLED_BACK] if request.refuse_rolled_back else [])}
         for record in self._versions.records():
-            if record.digest == plan.digest and record.state in (State.ACTIVE, State.REPLACED):
+            if record.digest == plan.digest and record.state in refused:
                 raise ImportRefusedError(
                     f"{', '.join(named(plan.files, 3))}: imported before, as version {record.version}, which is "
                     f"{record.state.value}; nothing was written"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ..domain.imports import Thresholds
 from .durations import duration
 from .errors import UsageError
 
@@ -45,6 +46,10 @@ class Settings(BaseSettings):
         prism: path of the Prism binary; searched in PATH where None.
         cluster_prefix: how keys of cluster files begin, so that an S3 event tells what to import; "" to look at their
             columns instead. Likewise ``bot_or_not_prefix``.
+        work: where imports make the folder of their intermediate files; this machine's folder for temporary files where
+            None. On a cluster ``s3://bucket/folder`` or ``gs://…``.
+        max_bad: an import is refused where a greater share of its rows is bad. Likewise ``max_unknown`` (fans never
+            scored), ``max_removed`` (fans who lose their value), ``max_arm_changes`` (scored fans whose ARM changes).
         s3_options: options of the addresses made from S3 events: ``region=eu-west-1``, ``endpoint=http://host:port``.
         log_level: of this program's own log.
     """
@@ -84,6 +89,11 @@ class Settings(BaseSettings):
     cluster_prefix: str = "clusters/"
     bot_or_not_prefix: str = "bot-or-not/"
     s3_options: str = ""
+    work: str | None = None
+    max_bad: float = Field(default=Thresholds().bad, ge=0, le=1)
+    max_unknown: float = Field(default=Thresholds().unknown, ge=0, le=1)
+    max_removed: float = Field(default=Thresholds().removed, ge=0, le=1)
+    max_arm_changes: float = Field(default=Thresholds().arm_changes, ge=0, le=1)
     log_level: str = Field(default="WARNING", pattern="(?i)^(debug|info|warning|error)$")
 
     @field_validator("horizon", "visibility_timeout", "arai_max_age", mode="before")

@@ -28,7 +28,7 @@ from .common import (
     print_json,
     two_columns,
 )
-from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
+from .job_files import ReportFile, SummaryFile, check_job_files, failure_told, write_job_files
 from .option_values import time_option
 from .progress import progress_bar
 
@@ -133,7 +133,12 @@ def backfill(
             print_json({"job": "backfill", "outcome": "nothing to do", "counts": {"skipped": 1}})
         return
     try:
-        with end_on_signal(options), work.backends.shared_lock(), Lease(work.backends.open_table(), work.job_id):
+        with (
+            failure_told("backfill", summary, report),
+            end_on_signal(options),
+            work.backends.shared_lock(),
+            Lease(work.backends.open_table(), work.job_id),
+        ):
             run = run_backfill(work, options, progress_bar)
     except JobGoesOnError as left:
         err.print(f"the backfill goes on on the cluster, as job {left.job}; {left.advice}", soft_wrap=True)

@@ -18,7 +18,7 @@ from ...io.leases import Lease
 from ...io.registry import WORKERS, worker_named
 from ...io.whole_files import write_whole
 from .common import AsJson, Store, err, out, print_json, printable
-from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
+from .job_files import ReportFile, SummaryFile, check_job_files, failure_told, write_job_files
 
 if TYPE_CHECKING:
     from ...batch.erase import Erasure
@@ -103,11 +103,15 @@ def erase(
     settings, stores = _stores(store=store, table=table, cache=cache, dead_letters=dead_letters)
     places = _places(fan, stores, report_folder, remove_reports=remove_reports)
     identity = stores.address("table")
-    if dry_run or identity is None:
-        done = erase_from(places, stores.sqlite_stores(), dry_run=dry_run)
-    else:
-        with Lease(open_table(identity, "table", worker_named("scoreUsers").table_name), IMPORTS_LEASE):
-            done = erase_from(places, stores.sqlite_stores())
+    with failure_told("erase", summary, report):
+        if dry_run or identity is None:
+            done = erase_from(places, stores.sqlite_stores(), dry_run=dry_run)
+        else:
+            from ...io.work_folder import remove_abandoned  # noqa: PLC0415 - brings pyarrow
+
+            with Lease(open_table(identity, "table", worker_named("scoreUsers").table_name), IMPORTS_LEASE):
+                remove_abandoned(settings.work)  # what killed imports left on this machine holds fans' ids
+                done = erase_from(places, stores.sqlite_stores())
     notes = _notes(done, stores, places)
     _tell(fan, done, notes, dry_run=dry_run, as_json=as_json)
     _write_down(settings, done, notes, started, summary, report, dry_run=dry_run)

@@ -1,6 +1,7 @@
 """``fan-identity imports on-event`` and ``watch``: a new object in S3 starts the import of that file."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,7 +16,7 @@ from ...io.errors import FanIdentityError, UsageError
 from ...io.ports import Checked
 from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable, two_columns
-from .imports import EXIT_REFUSED, CacheOption, LettersOption, TableOption, job_of
+from .imports import EXIT_REFUSED, CacheOption, LettersOption, TableOption, job_of, request_of
 
 if TYPE_CHECKING:
     from ...batch.import_events import Prefixes, Start
@@ -161,10 +162,10 @@ def _prefixes(settings: Settings) -> "Prefixes":
 
 def _start(settings: Settings, beam_flags: list[str]) -> "Start":
     def start(kind: ImportKind, addresses: list[str]) -> "ImportOutcome":
-        from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
-
         err.print(printable(f"importing {kind}: {', '.join(addresses)}", 400), soft_wrap=True)
-        return job_of(kind, settings, beam_flags).run(ImportRequest(kind, addresses))
+        return job_of(kind, settings, beam_flags).run(
+            replace(request_of(settings, kind, addresses), refuse_rolled_back=True)
+        )
 
     return start
 

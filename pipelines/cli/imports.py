@@ -1,5 +1,7 @@
 """``fan-identity imports``: clusters and bot-or-not scores from elsewhere, as versions that can be taken back."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, prin
 from .job_files import SummaryFile, check_job_files, failure_told, write_job_files
 
 if TYPE_CHECKING:
-    from ...batch.import_job import ImportJob, ImportOutcome
+    from ...batch.import_job import ImportJob, ImportOutcome, ImportRequest
     from ...batch.job_summary import JobSummary
 
 EXIT_REFUSED = 2
@@ -37,8 +39,9 @@ LettersOption = Annotated[
 _DEFAULTS = Thresholds()
 
 
-def _share(what: str) -> Any:
-    return typer.Option(min=0.0, max=1.0, help=f"Refuse where a greater share of {what}.")
+def _share(what: str, default: float) -> Any:
+    said = f"Refuse where a greater share of {what}; {default:g} unless given."
+    return typer.Option(min=0.0, max=1.0, help=said, show_default=False)
 
 
 @app.command()
@@ -65,10 +68,10 @@ def start(
         Path | None, typer.Option(help="Write the comparison as an HTML page to this file.", show_default=False)
     ] = None,
     summary: SummaryFile = None,
-    max_bad: Annotated[float, _share("rows is bad")] = _DEFAULTS.bad,
-    max_unknown: Annotated[float, _share("fans was never scored")] = _DEFAULTS.unknown,
-    max_removed: Annotated[float, _share("the active version's fans is missing")] = _DEFAULTS.removed,
-    max_arm_changes: Annotated[float, _share("scored fans changes ARM")] = _DEFAULTS.arm_changes,
+    max_bad: Annotated[float | None, _share("rows is bad", _DEFAULTS.bad)] = None,
+    max_unknown: Annotated[float | None, _share("fans was never scored", _DEFAULTS.unknown)] = None,
+    max_removed: Annotated[float | None, _share("the active version's fans is missing", _DEFAULTS.removed)] = None,
+    max_arm_changes: Annotated[float | None, _share("scored fans changes ARM", _DEFAULTS.arm_changes)] = None,
     work: Annotated[
         str | None,
         typer.Option(help="Folder for intermediate files; s3:// or gs:// on a cluster.", show_default=False),
@@ -90,15 +93,23 @@ def start(
 
       fan-identity imports start bot-or-not first.csv --store sqlite:///fans.db --max-unknown 1
     """
-    from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
-    from ..runner import stop_on_sigterm  # noqa: PLC0415
+    from ..runner import stop_on_sigterm  # noqa: PLC0415 - imports Beam
 
     check_job_files(summary, report)
     began = now_ms()
     wanted = kind_named(kind)
-    settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters)
-    thresholds = Thresholds(max_bad, max_unknown, max_removed, max_arm_changes)
-    request = ImportRequest(wanted, inputs, file_format, thresholds, dry_run, work)
+    settings = load_settings(
+        store=store,
+        table=table,
+        cache=cache,
+        dead_letters=dead_letters,
+        max_bad=max_bad,
+        max_unknown=max_unknown,
+        max_removed=max_removed,
+        max_arm_changes=max_arm_changes,
+        work=work,
+    )
+    request = replace(request_of(settings, wanted, inputs), format=file_format, dry_run=dry_run)
     with failure_told(f"imports {wanted}", summary, report), stop_on_sigterm():
         outcome = job_of(wanted, settings, context.obj or []).run(request)
     if summary is not None:
@@ -134,8 +145,7 @@ def run_import(
     Raises:
         UsageError: there is no source; else as ``start``.
     """
-    from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
-    from ..runner import stop_on_sigterm  # noqa: PLC0415
+    from ..runner import stop_on_sigterm  # noqa: PLC0415 - imports Beam
 
     settings = load_settings(store=store, table=table, cache=cache, dead_letters=dead_letters, source=source)
     if settings.source is None:
@@ -144,8 +154,17 @@ def run_import(
         )
     kind = kind_named(worker)
     with stop_on_sigterm():
-        outcome = job_of(kind, settings, beam_flags).run(ImportRequest(kind, [settings.source], file_format))
+        request = replace(request_of(settings, kind, [settings.source]), format=file_format)
+        outcome = job_of(kind, settings, beam_flags).run(request)
     tell(outcome, None, as_json=as_json)
+
+
+def request_of(settings: Settings, kind: ImportKind, addresses: Sequence[str]) -> "ImportRequest":
+    """A request to import files, with the settings' thresholds and work folder."""
+    from ...batch.import_job import ImportRequest  # noqa: PLC0415 - imports Beam
+
+    thresholds = Thresholds(settings.max_bad, settings.max_unknown, settings.max_removed, settings.max_arm_changes)
+    return ImportRequest(kind, addresses, thresholds=thresholds, work=settings.work)
 
 
 def job_of(kind: ImportKind, settings: Settings, beam_flags: list[str]) -> "ImportJob":

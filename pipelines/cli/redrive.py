@@ -17,7 +17,7 @@ from ...io.ports import DeadLetterArchive, StoredDeadLetter
 from ...io.registry import worker_named
 from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED, AsJson, Store, err, out, print_json, printable
-from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
+from .job_files import ReportFile, SummaryFile, check_job_files, failure_told, write_job_files
 from .letter_options import (
     CodeVersion,
     ErrorOption,
@@ -109,6 +109,7 @@ def redrive(
     beside = settings.dead_letters if store is None and settings.dead_letters else settings.store
     locks = open_table(beside or "", "dead-letters", worker_named("scoreUsers").table_name)
     with (
+        failure_told("dead-letters redrive", summary, report),
         Lease(locks, "dead-letters redrive"),
         drain_on_signal(),
         progress_bar("redrive", total, lambda: run.result.looked_at),

@@ -29,7 +29,7 @@ from .common import (
     print_json,
     two_columns,
 )
-from .job_files import ReportFile, SummaryFile, check_job_files, write_job_files
+from .job_files import ReportFile, SummaryFile, check_job_files, failure_told, write_job_files
 from .option_values import rate_option, time_option
 from .progress import progress_bar
 
@@ -65,7 +65,9 @@ def rescore(
     ] = "200/s",
     rescore_id: Annotated[
         str | None,
-        typer.Option(help="Names the job and its scores; made of who is meant unless given.", show_default=False),
+        typer.Option(
+            help="Names the job and its scores; made of the day and of who is meant unless given.", show_default=False
+        ),
     ] = None,
     store: Store = None,
     table: Annotated[str | None, typer.Option(help="The table, as for run.", show_default=False)] = None,
@@ -123,7 +125,12 @@ def rescore(
             print_json({"job": "rescore", "outcome": "nothing to do", "counts": {"skipped": 1}})
         return
     try:
-        with end_on_signal(options), backends.shared_lock(), Lease(backends.open_table(), work.job_id):
+        with (
+            failure_told("rescore", summary, report),
+            end_on_signal(options),
+            backends.shared_lock(),
+            Lease(backends.open_table(), work.job_id),
+        ):
             run = run_rescore(work, options, progress_bar)
     except JobGoesOnError as left:
         err.print(f"the rescoring goes on on the cluster, as job {left.job}; {left.advice}", soft_wrap=True)
@@ -142,7 +149,8 @@ def _request(
     named = None if users is None else _users(users)
     told = msgspec.json.encode([named, cluster, model_version, from_ms, to_ms])
     return RescoreRequest(
-        rescore_id=f"job-{hashlib.sha256(told).hexdigest()[:16]}",
+        # Of the day, so that a nightly run is a new job; started again the same day it goes on.
+        rescore_id=f"job-{format_time_ms(now_ms())[:10]}-{hashlib.sha256(told).hexdigest()[:16]}",
         users=named,
         cluster_id=cluster,
         model_version=model_version,
@@ -232,7 +240,7 @@ def _notes(counts: dict[str, int], *, interrupted: bool) -> list[str]:
     if not counts["selected"]:
         notes.append("nobody is meant: no latest score matches")
     elif counts["done_before"] == counts["selected"]:
-        notes.append("an earlier run did all of it: nobody was scored (--rescore-id NAME does it again)")
+        notes.append("an earlier run of this id did all of it: nobody was scored (--rescore-id NAME does it again)")
     elif counts["done_before"]:
         notes.append(
             f"an earlier run did {counts['done_before']:,} of {counts['selected']:,} fans: they were not scored again"

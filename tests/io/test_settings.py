@@ -27,6 +27,13 @@ def test_nothing_set_means_these_defaults():
         "internal_accounts": frozenset(),
         "batch_size": 500,
         "rescore_rate": 200,
+        "cluster_prefix": "clusters/",
+        "bot_or_not_prefix": "bot-or-not/",
+        "s3_options": "",
+        "max_bad": 0.01,
+        "max_unknown": 0.2,
+        "max_removed": 0.2,
+        "max_arm_changes": 0.2,
         "visibility_timeout": timedelta(seconds=60),
         "log_level": "WARNING",
     }
