@@ -15,7 +15,7 @@ demo: $(BIN)/.runtime ## simulate an on-sale, score it, show who is a bot and wh
 	@$(BIN)/fan-identity demo $(DEMO_FLAGS)
 
 test: $(BIN)/.dev ## run the tests that need no server
-	$(BIN)/python -m pytest --ignore=tests/services
+	$(BIN)/python -m pytest --ignore=tests/services -m "not slow"
 
 services: $(BIN)/.dev ## get and start the real servers the service tests use
 	@$(BIN)/python deploy/services/run.py start
@@ -27,7 +27,7 @@ test-services: $(BIN)/.dev ## run the tests on real servers (make services first
 	$(BIN)/python -m pytest -rs tests/services -m "not slow"
 
 test-services-slow: $(BIN)/.dev ## kills, long replays, cluster runs
-	$(BIN)/python -m pytest -rs -s tests/services -m slow
+	$(BIN)/python -m pytest -rs -s tests -m slow
 
 lint: $(BIN)/.dev ## style, types, import direction
 	$(BIN)/ruff check .

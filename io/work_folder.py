@@ -6,6 +6,7 @@
 
 import contextlib
 import fcntl
+import os
 import secrets
 import shutil
 import tempfile
@@ -21,8 +22,7 @@ from .errors import BackendUnavailableError, UsageError
 
 _REMOTE: Final = ("s3://", "gs://")
 _PREFIX: Final = "fan-identity-import-"
-_LOCK: Final = "lock"
-"""In a folder on this machine; its run holds a lock on it, which ends with the process however that ends."""
+"""Of folders on this machine. Each is locked by its run; the lock ends with the process, however that ends."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +108,40 @@ def work_folder(address: str | None, run: str) -> Generator[WorkFolder]:
         return
     if address is not None and not Path(address).is_dir():
         raise UsageError(f"--work: there is no folder {address}; make it, or leave --work out")
-    try:
-        made = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{run}-", dir=address, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise BackendUnavailableError(f"--work: no folder can be made there: {error.strerror}") from None
-    with made as path, _locked(Path(path)):
-        yield WorkFolder(path)
+    with _held_folder(address, run) as path:
+        yield WorkFolder(str(path))
 
 
 @contextmanager
-def _locked(folder: Path) -> Generator[None]:
+def _held_folder(address: str | None, run: str) -> Generator[Path]:
+    """A new folder on this machine, locked as long as this process lives."""
+    path = lock = None
     try:
-        lock = (folder / f"{_LOCK}.new").open("wb")
+        while path is None:
+            path, lock = _made(address, run)
     except OSError as error:
-        raise BackendUnavailableError(f"work folder {folder}: {error.strerror}") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        Path(lock.name).rename(folder / _LOCK)  # only now: nobody finds it before it is held
-        yield
+        raise BackendUnavailableError(f"--work: no folder can be made there: {error.strerror}") from None
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _made(address: str | None, run: str) -> tuple[Path | None, int | None]:
+    """Makes and locks a folder; None where ``remove_abandoned`` of another run came in between."""
+    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{run}-", dir=address))
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None, None
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists():
+            return path, lock
+    os.close(lock)
+    return None, None
 
 
 def remove_abandoned(address: str | None) -> None:
@@ -137,6 +153,10 @@ def remove_abandoned(address: str | None) -> None:
     if address is not None and address.startswith(_REMOTE):
         return
     for folder in Path(address or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)

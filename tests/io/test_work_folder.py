@@ -26,9 +26,9 @@ def test_what_is_written_is_read_and_all_is_gone_at_the_end(tmp_path: Path) -> N
 def test_folders_of_killed_runs_go_and_those_of_others_that_run_stay(tmp_path: Path) -> None:
     killed = tmp_path / "fan-identity-import-killed"
     (killed / "below").mkdir(parents=True)
-    (killed / "lock").touch()
     (killed / "fans-00").write_bytes(b"ids")
-    not_ours = tmp_path / "fan-identity-import-other"
+    (tmp_path / "fan-identity-import-killed-at-once").mkdir()
+    not_ours = tmp_path / "another-programs"
     not_ours.mkdir()
     with work_folder(str(tmp_path), "first") as first:
         first.write("a", b"1")
