@@ -216,7 +216,7 @@ class ImportJob:
         self._versions.save(record)
         names = work.names("fans-")
         with self.watch("stage", len(names), lambda: work.marks("staged")):
-            self._pipelines.stage(record.version, names, work)
+            self._pipelines.stage(record.version, names, record.comparison.fans, work)
 
     def _activate(self, record: VersionRecord, seen: Pointer) -> VersionRecord:
         self._versions.move(seen, record.version, now_ms())
@@ -253,7 +253,7 @@ class ImportJob:
         A worker that scored under the former version finds the moved pointer after it wrote (``persisting.persist``),
         or this finds what it wrote: no score stays behind.
         """
-        followed = self._pipelines.follow(record.version)
+        followed = self._pipelines.follow(record.version, record.comparison.fans)
         self._versions.save(replace(record, followed=True))
         return followed
 

@@ -1,7 +1,8 @@
 """The pipelines of an import, one for each step that goes over many fans."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import apache_beam as beam
 import msgspec
@@ -17,6 +18,11 @@ from ..pipelines.runner import execute
 from ..transforms.import_compare import CompareWithActive
 from ..transforms.import_following import FollowImport
 from ..transforms.import_staging import DeleteFans, StageFans, WriteBadRows
+
+_GROUP_FANS: Final = 5_000
+_GROUPS: Final = 4
+
+Bucket = TypeVar("Bucket", int, str)
 
 
 @dataclass(frozen=True)
@@ -58,28 +64,51 @@ class ImportPipelines:
 
         return sum(execute(build, self.options).values())
 
-    def stage(self, version: str, names: list[str], work: WorkFolder) -> None:
-        """Writes a version's items from the work folder's files of fans."""
+    def stage(self, version: str, names: Sequence[str], fans: int, work: WorkFolder) -> None:
+        """Writes a version's items from the work folder's files of fans, of which there are about so many."""
         stage = StageFans(self.kind, version, self.backends, work)
 
         def build(pipeline: beam.Pipeline) -> None:
             start: Any = pipeline
-            _ = start | "Buckets" >> beam.Create(names) | "Spread" >> beam.Reshuffle() | "Stage fans" >> stage
+            _ = (
+                start
+                | "Buckets" >> beam.Create(_groups(names, fans))
+                | "Spread" >> beam.Reshuffle()
+                | "Stage fans" >> stage
+            )
 
         execute(build, self.options)
 
-    def follow(self, version: str) -> int:
-        """Writes the scores anew that a version's changes make a difference for; returns of how many fans."""
-        return self._over_buckets("Follow import", FollowImport(self.kind, version, self.backends)).get("followed", 0)
+    def follow(self, version: str, fans: int) -> int:
+        """Writes the scores anew that a version's changes make a difference for; returns of how many fans.
+
+        Args:
+            version: whose changes.
+            fans: about how many it has.
+        """
+        follow = FollowImport(self.kind, version, self.backends)
+
+        def build(pipeline: beam.Pipeline) -> None:
+            start: Any = pipeline
+            groups = start | "Buckets" >> beam.Create(_groups(range(BUCKETS), fans)) | "Spread" >> beam.Reshuffle()
+            _ = groups | "Follow import" >> follow
+
+        return execute(build, self.options).get("followed", 0)
 
     def delete(self, version: str) -> None:
         """Deletes a version's items; its record stays."""
-        self._over_buckets("Delete fans", DeleteFans(self.kind, version, self.backends))
+        delete = DeleteFans(self.kind, version, self.backends)
 
-    def _over_buckets(self, name: str, step: FollowImport | DeleteFans) -> dict[str, int]:
         def build(pipeline: beam.Pipeline) -> None:
             start: Any = pipeline
             buckets = start | "Buckets" >> beam.Create(list(range(BUCKETS))) | "Spread" >> beam.Reshuffle()
-            _ = buckets | name >> step
+            _ = buckets | "Delete fans" >> delete
 
-        return execute(build, self.options)
+        execute(build, self.options)
+
+
+def _groups(buckets: Sequence[Bucket], fans: int) -> list[tuple[Bucket, ...]]:
+    """Buckets in groups of about ``_GROUP_FANS`` fans, at least ``_GROUPS`` of them for workers to share."""
+    most = -(-len(buckets) // _GROUPS)
+    size = max(1, min(most, len(buckets) * _GROUP_FANS // max(fans, 1)))
+    return [tuple(buckets[start : start + size]) for start in range(0, len(buckets), size)]

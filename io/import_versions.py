@@ -131,11 +131,14 @@ class ImportVersions:
             bucket: 0 to 255.
             fans: a ``pyarrow.Table`` with a column ``user``.
         """
-        items = [
+        self._table.batch_put(self.chunks(version, part, bucket, fans))
+
+    def chunks(self, version: str, part: Part, bucket: int, fans: Any) -> list[Item]:
+        """The items of a bucket's packed list, as ``put_bucket`` writes them."""
+        return [
             {"PK": self._pk(version), "SK": f"{part}#{bucket:02x}#{number:03d}", "type": "importChunk", "packed": text}
             for number, text in enumerate(_chunks(fans))
         ]
-        self._table.batch_put(items)
 
     def bucket(self, version: str, part: Part, bucket: int) -> Any | None:
         """A bucket's list as a ``pyarrow.Table``, or None where it has none."""

@@ -4,7 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ _PAGE: Final = 1_000
 
 @dataclass
 class FollowImport(beam.PTransform[Any, Any]):
-    """Numbers of buckets to scores under the imports that are active now; counts ``followed`` fans.
+    """Numbers of buckets, some at a time, to scores under the imports that are active now; counts ``followed`` fans.
 
     Goes over the fans for whom a version differs from the one it was compared with. Each one's latest item, the score
     it repeats and the ARM cache are written anew where the imports make a difference. Idempotent; a score caused by a
@@ -56,10 +56,10 @@ class _Follow(beam.DoFn):
         self._versions = ImportVersions(self._table, self._kind)
         self._imports = ActiveImports(self._table, fresh_seconds=0)
 
-    def process(self, element: int) -> Iterator[int]:
-        """Yields how many of the bucket's fans were written anew."""
-        changes = self._versions.bucket(self._version, Part.CHANGES, element)
-        users: list[str] = [] if changes is None else changes["user"].to_pylist()
+    def process(self, element: Sequence[int]) -> Iterator[int]:
+        """Yields how many of the buckets' fans were written anew."""
+        lists = (self._versions.bucket(self._version, Part.CHANGES, bucket) for bucket in element)
+        users: list[str] = [user for changes in lists if changes is not None for user in changes["user"].to_pylist()]
         followed = 0
         for start in range(0, len(users), _PAGE):
             page = users[start : start + _PAGE]

@@ -4,12 +4,13 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import apache_beam as beam
 import msgspec
+import pyarrow as pa
 from typing_extensions import override
 
 from ..domain.import_merge import having_value
@@ -19,6 +20,7 @@ from ..domain.records import DeadLetter
 from ..io.backends import Backends
 from ..io.errors import BackendUnavailableError
 from ..io.import_versions import ImportVersions, Part, from_bytes
+from ..io.ports import Item
 from ..io.work_folder import WorkFolder
 from .batches import count
 
@@ -29,9 +31,11 @@ _decode_letters = msgspec.msgpack.Decoder(list[DeadLetter]).decode
 
 @dataclass
 class StageFans(beam.PTransform[Any, Any]):
-    """Names of the work folder's buckets to the version's items; counts ``staged`` fans.
+    """Names of the work folder's buckets, some at a time, to the version's items; counts ``staged`` fans.
 
-    A bucket's packed lists are written before its fans' items, so that a version whose staging was killed can be
+    Several buckets are an element, so that a small import fills its requests to the table as a large one does.
+
+    The buckets' packed lists are written before their fans' items, so that a version whose staging was killed can be
     deleted. Readers see none of it until the pointer moves.
 
     Attributes:
@@ -62,17 +66,24 @@ class _Stage(beam.DoFn):
         self._table = self._backends.open_table()
         self._versions = ImportVersions(self._table, self._kind)
 
-    def process(self, element: str) -> Iterator[int]:
-        """Yields how many fans the bucket has."""
-        fans = from_bytes(self._work.read(element))
-        bucket = int(element.rpartition("-")[2], 16)
-        self._versions.put_bucket(self._version, Part.CHANGES, bucket, fans.filter(fans["changed"]).select(["user"]))
-        fans = having_value(fans).drop_columns(["changed"])
-        self._versions.put_bucket(self._version, Part.FANS, bucket, fans)
+    def process(self, element: Sequence[str]) -> Iterator[int]:
+        """Yields how many fans the buckets have."""
+        packed: list[Item] = []
+        tables: list[Any] = []
+        for name in element:
+            fans = from_bytes(self._work.read(name))
+            bucket = int(name.rpartition("-")[2], 16)
+            changes = fans.filter(fans["changed"]).select(["user"])
+            packed += self._versions.chunks(self._version, Part.CHANGES, bucket, changes)
+            tables.append(having_value(fans).drop_columns(["changed"]))
+            packed += self._versions.chunks(self._version, Part.FANS, bucket, tables[-1])
+        self._table.batch_put(packed)
+        fans = pa.concat_tables(tables)
         for start in range(0, fans.num_rows, _PAGE):
             self._write(fans.slice(start, _PAGE))
         count("staged", fans.num_rows)
-        self._work.mark("staged")
+        for _ in element:
+            self._work.mark("staged")
         yield fans.num_rows
 
     def _write(self, fans: Any) -> None:
