@@ -39,6 +39,7 @@ from fan_identity.domain.keys import arm_cache_key, causal_version, deduplicatio
 from fan_identity.domain.messages import ScoringMessage, encode_message
 from fan_identity.domain.typed_json import plain
 from fan_identity.io.addresses import Address
+from fan_identity.io.leases import LEASE_SK
 from fan_identity.io.pubsub.endpoint import Endpoint
 from fan_identity.serving.sandbox.server import SandboxThread
 
@@ -329,10 +330,11 @@ class System:
         return f"dynamodb://{name}?endpoint={self._dynamodb_at}"
 
     def items(self, table: str, prefix: str = "SCORE#") -> list[Mapping[str, Any]]:
-        """A table's items of a kind, by key."""
+        """A table's items of a kind, by key; jobs' locks are none."""
         name = table.removeprefix("dynamodb://").partition("?")[0]
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=name, ConsistentRead=True)
-        found = [plain(item) for page in pages for item in page["Items"] if item["SK"]["S"].startswith(prefix)]
+        items = (item for page in pages for item in page["Items"] if item["SK"]["S"] != LEASE_SK)
+        found = [plain(item) for item in items if item["SK"]["S"].startswith(prefix)]
         return sorted(found, key=lambda item: (item["PK"], item["SK"]))
 
     def letters(self, table: str) -> list[str]:
