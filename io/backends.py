@@ -1,6 +1,6 @@
 """From addresses to backends: what stands behind ``sqlite:///…``, ``sqs://…``, ``dynamodb://…`` and the others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -211,10 +211,18 @@ class Backends:
         if worker.table_setting != "table" and self.imports is not None:
             parts.append(_imports_table(self.imports))
         for part in parts:
-            if isinstance(part, Checked):
-                part.check()
+            check_parts([part])
             if worker.keeps_order is not None and part in (queue, staging) and isinstance(part, OfTwoKinds):
                 part.expect_fifo(worker.keeps_order)
+
+    def check_stores(self) -> None:
+        """Opens the model and connects to dead letters, table and cache once: for jobs that go past the queue.
+
+        Raises:
+            UsageError, BackendUnavailableError: as ``check``.
+        """
+        self.open_model()
+        check_parts([self.open_dead_letters(), self.open_table(), self.open_cache()])
 
     def open_queue(self) -> MessageQueue:
         """The queue."""
@@ -332,6 +340,18 @@ class Backends:
     def open_flags(self) -> "Flags":
         """The flags; everything is on where there is no flag server."""
         return open_flags(self.flags, self.flags_default, self.flags_folder)
+
+
+def check_parts(parts: Iterable[object]) -> None:
+    """Connects once to each part that can be asked.
+
+    Raises:
+        UsageError: one does not exist, or credentials or region are wrong; names the setting.
+        BackendUnavailableError: one is out of reach.
+    """
+    for part in parts:
+        if isinstance(part, Checked):
+            part.check()
 
 
 QUEUES: Final = ("sqlite", "sqs", "pubsub")

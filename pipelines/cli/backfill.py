@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ...domain.activity import format_time_ms
-from ...io.backends import STREAMS, Backends, scheme_of
+from ...io.backends import STREAMS, Backends, check_parts, scheme_of
 from ...io.clock import now_ms
 from ...io.errors import UsageError
 from ...io.leases import Lease
 from ...io.logs import configure_logging
-from ...io.ports import Checked
 from ...io.registry import WORKERS, Kind, Worker, worker_named
 from ...io.settings import Settings, load_settings
 from .common import (
@@ -222,13 +221,9 @@ def _work(
 
 def _check_scoring(backends: Backends) -> None:
     """As ``workers.check``, without the queue: the backfill goes past it."""
-    backends.open_model()
-    parts: list[object] = [backends.open_dead_letters(), backends.open_table(), backends.open_cache()]
+    backends.check_stores()
     if scheme_of(backends.source or "") in STREAMS:
-        parts.append(backends.open_stream())
-    for part in parts:
-        if isinstance(part, Checked):
-            part.check()
+        check_parts([backends.open_stream()])
 
 
 def _finish(work: "Backfill", run: "BackfillRun", job: "JobSummary", *, as_json: bool, here: bool) -> None:

@@ -11,9 +11,8 @@ from ...domain.activity import MalformedRecordError
 from ...domain.import_summary import headline, record_json
 from ...domain.imports import ImportKind
 from ...domain.ledger import DEAD_LETTERED
-from ...io.backends import QUEUES, Backends, open_queue, scheme_of
+from ...io.backends import QUEUES, Backends, check_parts, open_queue, scheme_of
 from ...io.errors import FanIdentityError, UsageError
-from ...io.ports import Checked
 from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable, two_columns
 from .imports import EXIT_REFUSED, CacheOption, LettersOption, TableOption, job_of, request_of
@@ -130,9 +129,7 @@ def watch(
     events = open_queue(queue, "queue", _QUEUE_NAME, visibility_ms)
     letters = backends.open_dead_letters()
     # A wrong address is told here: later it would be taken for the fault of a message.
-    for part in (events, letters, backends.open_table(), backends.open_cache()):
-        if isinstance(part, Checked):
-            part.check()
+    check_parts([events, letters, backends.open_table(), backends.open_cache()])
 
     start = _start(settings, context.obj or [])
     watching = WatchQueue(events, letters, queue, _prefixes(settings), start, _already, settings.s3_options)

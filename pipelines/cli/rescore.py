@@ -15,7 +15,6 @@ from ...io.clock import now_ms
 from ...io.errors import UsageError
 from ...io.leases import Lease
 from ...io.logs import configure_logging
-from ...io.ports import Checked
 from ...io.settings import Settings, load_settings
 from .common import (
     EXIT_DEAD_LETTERS,
@@ -116,7 +115,7 @@ def rescore(
     from ..runner import end_on_signal, parse_beam_flags, runs_here  # noqa: PLC0415
 
     backends = Backends.of(settings, _WORKER)
-    _check(backends)
+    backends.check_stores()
     work = Rescore(request, backends)
     options = parse_beam_flags(context.obj or [], prism=settings.prism, job=f"fan-identity-{work.job_id}")
     if not backends.open_flags().is_enabled(_WORKER):
@@ -182,13 +181,6 @@ def _said(error: MalformedRecordError) -> str:
 
 def _rate(text: str) -> int:
     return rate_option("--rate", text)
-
-
-def _check(backends: Backends) -> None:
-    backends.open_model()
-    for part in (backends.open_dead_letters(), backends.open_table(), backends.open_cache()):
-        if isinstance(part, Checked):
-            part.check()
 
 
 def _job(run: "RescoreRun", request: RescoreRequest, settings: Settings, began: int, *, here: bool) -> "JobSummary":
