@@ -181,15 +181,7 @@ class _RescorePart(beam.DoFn):
         backends = self._work.backends
         self._positions = backends.open_positions()
         self._dead_letters = backends.open_dead_letters()
-        self._rescoring = Rescoring(
-            _WORKER,
-            backends.open_table(),
-            backends.open_cache(),
-            backends.open_arai(),
-            backends.open_model(),
-            backends.open_imports(),
-            pacer_of(backends.rescore_rate),
-        )
+        self._rescoring = Rescoring.of(_WORKER, backends, pacer_of(backends.rescore_rate))
 
     def process(self, element: tuple[int, Iterable[tuple[str, ...]]]) -> None:
         part, chunks = element

@@ -17,6 +17,7 @@ from ..domain.rescoring import (
     rescore_time_ms,
     selects,
 )
+from .backends import Backends
 from .clock import now_ms
 from .pacing import Pacer
 from .persisting import apply_imports, persist
@@ -66,6 +67,23 @@ class Rescoring:
         self._model = model
         self._imports = imports
         self._pacer = pacer
+
+    @classmethod
+    def of(cls, worker: str, backends: Backends, pacer: Pacer | None = None) -> "Rescoring":
+        """With the clients of backends.
+
+        Raises:
+            UsageError: an address cannot be used.
+        """
+        return cls(
+            worker,
+            backends.open_table(),
+            backends.open_cache(),
+            backends.open_arai(),
+            backends.open_model(),
+            backends.open_imports(),
+            pacer,
+        )
 
     def rescore(self, batch: Batch[ReceivedMessage], count: Count) -> Batch[ReceivedMessage]:
         """Works off requests; counts ``scored`` users and ``requests`` done.

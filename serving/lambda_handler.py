@@ -236,14 +236,7 @@ def _score_and_persist(invocation: Invocation, backends: Backends, batch: Batch[
 
 
 def _rescore(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
-    rescoring = Rescoring(
-        invocation.worker.name,
-        backends.open_table(),
-        backends.open_cache(),
-        backends.open_arai(),
-        backends.open_model(),
-        backends.open_imports(),
-    )
+    rescoring = Rescoring.of(invocation.worker.name, backends)
     return rescoring.rescore(_messages(invocation, batch), invocation.count)
 
 

@@ -32,15 +32,7 @@ class _Rescore(BatchStep):
 
     def setup(self) -> None:
         backends = self._backends
-        self._rescoring = Rescoring(
-            self._worker,
-            backends.open_table(),
-            backends.open_cache(),
-            backends.open_arai(),
-            backends.open_model(),
-            backends.open_imports(),
-            pacer_of(backends.rescore_rate),
-        )
+        self._rescoring = Rescoring.of(self._worker, backends, pacer_of(backends.rescore_rate))
 
     @override
     def step(self, batch: Batch[ReceivedMessage]) -> Batch[ReceivedMessage]:
