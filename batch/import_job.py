@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Final
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from msgspec.structs import replace
@@ -19,6 +18,7 @@ from ..domain.import_comparison import PartReport
 from ..domain.import_verdict import refusal
 from ..domain.imports import (
     BUCKETS,
+    LEASE,
     ImportKind,
     Pointer,
     State,
@@ -38,9 +38,6 @@ from ..io.work_folder import WorkFolder, remove_abandoned, work_folder
 from ..pipelines.runner import runs_here
 from .import_pipelines import ImportPipelines
 from .score_files import Watch, unwatched
-
-LEASE: Final = "imports"
-"""One lock for both kinds: each compares with what is active of the other."""
 
 
 class ImportRefusedError(FanIdentityError):
@@ -189,8 +186,7 @@ class ImportJob:
         return ImportOutcome(replace(record, followed=True), "active", None, dead_lettered, followed, seconds)
 
     def _compare(self, plan: ImportPlan, version: str, seen: Pointer, work: WorkFolder) -> PartReport:
-        other = ImportKind.CLUSTER if self.kind is ImportKind.BOT_OR_NOT else ImportKind.BOT_OR_NOT
-        active = Active(seen.import_version, ImportVersions(self._table, other).pointer().import_version)
+        active = Active(seen.import_version, ImportVersions(self._table, self.kind.other).pointer().import_version)
         with self.watch("compare", BUCKETS, lambda: work.marks("compared")):
             return self._pipelines.compare(plan, version, active, work)
 

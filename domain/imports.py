@@ -22,6 +22,9 @@ EXAMPLES: Final = 10
 
 ARM_LEVELS: Final = 5
 
+LEASE: Final = "imports"
+"""One lock for both kinds: each compares with what is active of the other."""
+
 
 NAMED_FILES: Final = 50
 """Files a record names: it has to fit into an item, and a folder may hold thousands."""
@@ -37,6 +40,11 @@ class ImportKind(StrEnum):
     def worker(self) -> str:
         """The reference's name of the job: ``startBotOrNotImport``, ``startClusterImport``."""
         return f"start{self.value[0].upper()}{self.value[1:]}Import"
+
+    @property
+    def other(self) -> "ImportKind":
+        """The kind that this one is not."""
+        return ImportKind.CLUSTER if self is ImportKind.BOT_OR_NOT else ImportKind.BOT_OR_NOT
 
     @property
     def value_column(self) -> str:

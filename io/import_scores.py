@@ -122,8 +122,7 @@ def compare_scores(
 def _other_values(kind: ImportKind, active: Active, table: Table, keys: Sequence[str]) -> list[Item | None]:
     if active.other_version is None:
         return [None] * len(keys)
-    other = ImportKind.CLUSTER if kind is ImportKind.BOT_OR_NOT else ImportKind.BOT_OR_NOT
-    return table.batch_get([(pk, other.fan_sk(active.other_version)) for pk in keys])
+    return table.batch_get([(pk, kind.other.fan_sk(active.other_version)) for pk in keys])
 
 
 def _imported(kind: ImportKind, value: Any, size: int | None, other: Item | None) -> ImportedValues:

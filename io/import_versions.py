@@ -149,8 +149,9 @@ class ImportVersions:
         """Writes a bucket's list anew and deletes what is left of the former one."""
         pk = self._pk(version)
         before = {item["SK"] for item in self._table.query(pk, f"{part}#{bucket:02x}#")}
-        self.put_bucket(version, part, bucket, fans)
-        kept = {f"{part}#{bucket:02x}#{number:03d}" for number, _ in enumerate(_chunks(fans))}
+        chunks = self.chunks(version, part, bucket, fans)
+        self._table.batch_put(chunks)
+        kept = {chunk["SK"] for chunk in chunks}
         self._table.batch_delete([(pk, sk) for sk in sorted(before - kept)])
 
     def delete_bucket(self, version: str, bucket: int) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from ... import __version__
 from ...domain.activity import format_time_ms
 from ...domain.fan_traces import Fan
+from ...domain.imports import LEASE as IMPORTS_LEASE
 from ...io.backends import open_table
 from ...io.clock import now_ms
 from ...io.errors import UsageError
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from ...serving.settings import ServingSettings
 
 EXIT_LEFT: Final = 1
-IMPORTS_LEASE: Final = "imports"
-"""The lock of imports (``batch.import_job``): one that runs would write the fan into its version after the erasure."""
 
 _TABLES: Final = (
     "table",
@@ -109,6 +108,7 @@ def erase(
         else:
             from ...io.work_folder import remove_abandoned  # noqa: PLC0415 - brings pyarrow
 
+            # An import that runs would write the fan into its version after the erasure.
             with Lease(open_table(identity, "table", worker_named("scoreUsers").table_name), IMPORTS_LEASE):
                 remove_abandoned(settings.work)  # what killed imports left on this machine holds fans' ids
                 done = erase_from(places, stores.sqlite_stores())

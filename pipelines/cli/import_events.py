@@ -15,7 +15,7 @@ from ...io.backends import QUEUES, Backends, check_parts, open_queue, scheme_of
 from ...io.errors import FanIdentityError, UsageError
 from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable, two_columns
-from .imports import EXIT_REFUSED, CacheOption, LettersOption, TableOption, job_of, request_of
+from .imports import CacheOption, LettersOption, TableOption, exit_code, job_of, request_of
 
 if TYPE_CHECKING:
     from ...batch.import_events import Prefixes, Start
@@ -83,10 +83,9 @@ def on_event(
         err.print("the event tells of no new object: nothing to import")
     for outcome in outcomes:
         _tell(outcome, as_json=as_json)
-    if any(outcome.refused for outcome in outcomes):
-        raise typer.Exit(EXIT_REFUSED)
-    if any(outcome.dead_lettered for outcome in outcomes):
-        raise typer.Exit(EXIT_DEAD_LETTERS)
+    code = max(map(exit_code, outcomes), default=0)  # refused goes before dead letters
+    if code:
+        raise typer.Exit(code)
 
 
 def watch(

@@ -217,12 +217,12 @@ def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> Non
         err.print(f"report: {report}")
     if outcome.refused is not None:
         err.print(printable(f"refused: {outcome.refused}", 1_000), soft_wrap=True)
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(exit_code(outcome))
     err.print(_ending(outcome))
     if outcome.dead_lettered:
         letters = counted(outcome.dead_lettered, "bad row is a dead letter", "bad rows are dead letters")
         err.print(f"{letters}; see: fan-identity dead-letters list")
-        raise typer.Exit(EXIT_DEAD_LETTERS)
+        raise typer.Exit(exit_code(outcome))
 
 
 def _summary(outcome: "ImportOutcome", settings: Settings, began: int, report: Path | None) -> "JobSummary":
