@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from .activity import format_time_ms, parse_time_ms
-from .imports import ARM_LEVELS, Cluster
+from .imports import ARM_LEVELS, Cluster, ImportKind
 from .keys import causal_version
 from .scorecard import IMPORT_REASON_CODES, SCALE
 from .scores import CacheEntry, cache_entry, latest_item
@@ -49,6 +49,17 @@ class ImportedValues(msgspec.Struct, frozen=True, gc=False):
 
 
 NOTHING_IMPORTED: Final = ImportedValues()
+
+
+def imported_values(items: Mapping[ImportKind, Mapping[str, Any] | None]) -> ImportedValues:
+    """What a fan's items in active versions say, by kind; a kind without an item says nothing."""
+    bon, cluster = items.get(ImportKind.BOT_OR_NOT), items.get(ImportKind.CLUSTER)
+    if bon is None and cluster is None:
+        return NOTHING_IMPORTED
+    return ImportedValues(
+        None if bon is None else float(bon["bonScore"]),  # DynamoDB gives a whole number as an int
+        None if cluster is None else Cluster(cluster["clusterId"], cluster["clusterSize"]),
+    )
 
 
 class Rescored(NamedTuple):

@@ -2,13 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..domain.import_effects import NOTHING_IMPORTED, ImportedValues
-from ..domain.imports import Cluster, ImportKind, Pointer
+from ..domain.import_effects import NOTHING_IMPORTED, ImportedValues, imported_values
+from ..domain.imports import ImportKind, Pointer
 from ..domain.keys import ACTIVE_SK, user_pk
 from .ports import Table
 
@@ -83,14 +82,4 @@ class ActiveImports:
     def _values_of(self, users: Sequence[str], active: _Active) -> dict[str, ImportedValues]:
         keys = [(user_pk(user), kind.fan_sk(version)) for user in users for kind, version in active.versions]
         items = iter(self._table.batch_get(keys))
-        return {user: _values({kind: next(items) for kind, _ in active.versions}) for user in users}
-
-
-def _values(items: Mapping[ImportKind, Mapping[str, Any] | None]) -> ImportedValues:
-    bon, cluster = items.get(ImportKind.BOT_OR_NOT), items.get(ImportKind.CLUSTER)
-    if bon is None and cluster is None:
-        return NOTHING_IMPORTED
-    return ImportedValues(
-        None if bon is None else float(bon["bonScore"]),  # DynamoDB gives a whole number as an int
-        None if cluster is None else Cluster(cluster["clusterId"], cluster["clusterSize"]),
-    )
+        return {user: imported_values({kind: next(items) for kind, _ in active.versions}) for user in users}

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..domain.import_comparison import arm_matrix, best_examples, value_classes
-from ..domain.import_effects import ImportedValues, rescored, with_imports
+from ..domain.import_effects import ImportedValues, imported_values, rescored, with_imports
 from ..domain.import_merge import differs, in_both
 from ..domain.imports import ArmChange, Cluster, Comparison, ImportKind
 from ..domain.keys import LATEST_SK, user_pk
@@ -127,12 +128,10 @@ def _other_values(kind: ImportKind, active: Active, table: Table, keys: Sequence
 
 def _imported(kind: ImportKind, value: Any, size: int | None, other: Item | None) -> ImportedValues:
     """What both kinds of import say of a fan, one of them new."""
+    values = imported_values({kind.other: other})
     if kind is ImportKind.BOT_OR_NOT:
-        cluster = None if other is None else Cluster(str(other["clusterId"]), int(other["clusterSize"]))
-        return ImportedValues(value, cluster)
-    return ImportedValues(
-        None if other is None else float(other["bonScore"]), None if value is None else Cluster(value, size or 1)
-    )
+        return msgspec.structs.replace(values, bon_score=value)
+    return msgspec.structs.replace(values, cluster=None if value is None else Cluster(value, size or 1))
 
 
 def _example(fan: Mapping[str, Any], before: Item, after: Item) -> ArmChange:
