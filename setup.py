@@ -62,7 +62,7 @@ setup(
         "apache-beam>=2.77,<3",
         "ariadne>=0.26",
         "boto3>=1.40",
-        "cachetools>=6",
+        "cachetools>=6,<7",  # as apache-beam[gcp] has it
         "confluent-kafka>=2.11",
         "crawler-user-agents>=1.40",
         "google-cloud-pubsub>=2.31",
@@ -70,6 +70,8 @@ setup(
         "jinja2>=3.1",
         "msgspec>=0.21",
         "numpy>=1.26",
+        "opentelemetry-exporter-otlp-proto-http>=1.36",
+        "opentelemetry-exporter-prometheus>=0.57b0",
         "opentelemetry-sdk>=1.36",
         "plotly>=6",
         "hiredis>=3",
