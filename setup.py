@@ -14,6 +14,7 @@ PACKAGES = [
     "io.pubsub",
     "io.sqlite",
     "io.sqs",
+    "io.telemetry",
     "transforms",
     "pipelines",
     "pipelines.cli",

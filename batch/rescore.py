@@ -26,8 +26,8 @@ from ..io.ports import PositionStore, ReceivedMessage
 from ..io.rescoring import Rescoring
 from ..pipelines.runner import execute
 from ..transforms.backfill import DONE
-from ..transforms.batches import count
-from ..transforms.sources import draining, new_request_id
+from ..transforms.batches import count, new_request_id
+from ..transforms.sources import draining
 from .score_files import Watch, unwatched
 
 PARTS: Final = 64

@@ -90,7 +90,7 @@ def score_files(
         with watch("enqueue", count_records(ranges), lambda: queue.last_sent() - last_before):
             counts = execute(
                 lambda pipeline: enqueue.build(
-                    pipeline, ENQUEUE_WORKER, ReadActivityFiles(ranges, batch_size), rules, backends
+                    pipeline, ENQUEUE_WORKER, ReadActivityFiles(ENQUEUE_WORKER, ranges, batch_size), rules, backends
                 ),
                 options,
             )

@@ -133,6 +133,8 @@ class Batch(Generic[Item]):
         position: the source's position after this batch, committed once the batch is done; "" where there is none.
         receipts: what a queue delivered with this batch, acknowledged once the batch is done; empty for other sources.
         returned: of those, what goes back to the queue to be tried again instead.
+        worker: whose batch it is; "" where nobody's totals are kept.
+        began_ns: when it was read, nanoseconds since the epoch; 0 where nobody asks.
     """
 
     request_id: str
@@ -142,6 +144,8 @@ class Batch(Generic[Item]):
     position: str = ""
     receipts: tuple[str, ...] = ()
     returned: tuple[Returned, ...] = ()
+    worker: str = ""
+    began_ns: int = 0
 
     def with_items(
         self, items: Sequence[Other], failed: Sequence[DeadLetter] = (), returned: Sequence[Returned] = ()

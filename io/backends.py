@@ -415,6 +415,24 @@ def _imports_table(text: str) -> Table:
     return open_table(text, "table", worker_named("scoreUsers").table_name)
 
 
+def operations_address(settings: Settings) -> str:
+    """Where workers' reports, the audit log and told outages are: ``operations``, else the store, else the table.
+
+    Raises:
+        UsageError: none of them is set, or it is no address of a table.
+    """
+    return _address(settings, "operations", TABLES, fallback=settings.table)
+
+
+def open_operations(text: str) -> Table:
+    """The operations table of an address; in an SQLite file the table ``operations``.
+
+    Raises:
+        UsageError: the address is none of a table.
+    """
+    return open_table(text, "operations", "operations")
+
+
 @cache
 def open_imports(text: str) -> FanImports:
     """The active imports of the fan identity table at an address; one a process, so that all parts know the same.

@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         flags: the Unleash server: ``unleash+https://host/api``; None for everything on.
         flags_folder: where the last known flags are kept, so that they survive a restart while the server is away.
         flags_default: whether workers run while the flag server was never reached.
+        operations: the table of what runs: workers' reports, the audit log, outages told; the store, else
+            ``table``, where None.
+        probe_deadline: what checkLiveness and ``doctor`` wait for a part at most.
+        metrics_port: where this process answers Prometheus, on 127.0.0.1 (``/metrics``); 0 for a free one, None for no
+            such door. Where it is taken, as by the process beside, the next free one.
+        metrics_host: the address it listens on.
         horizon: activities older than this before ``now`` are rejected, written as ``7d``; None for no limit in bounded
             runs.
         internal_accounts: user ids that are never scored.
@@ -79,6 +85,10 @@ class Settings(BaseSettings):
     flags: str | None = None
     flags_default: bool = True
     flags_folder: str | None = None
+    operations: str | None = None
+    probe_deadline: timedelta = Field(default=timedelta(seconds=3), gt=timedelta(0))
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    metrics_host: str = "127.0.0.1"
     horizon: timedelta | None = None
     internal_accounts: Annotated[frozenset[str], NoDecode] = frozenset()
     batch_size: int = Field(default=500, ge=1, le=10_000)
@@ -96,7 +106,7 @@ class Settings(BaseSettings):
     max_arm_changes: float = Field(default=Thresholds().arm_changes, ge=0, le=1)
     log_level: str = Field(default="WARNING", pattern="(?i)^(debug|info|warning|error)$")
 
-    @field_validator("horizon", "visibility_timeout", "arai_max_age", mode="before")
+    @field_validator("horizon", "visibility_timeout", "arai_max_age", "probe_deadline", mode="before")
     @classmethod
     def _parse_durations(cls, value: object) -> object:
         """Durations are written 7d, 12h, 30m, 45s or 500ms."""

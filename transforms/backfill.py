@@ -22,8 +22,8 @@ from ..io.errors import BackendUnavailableError
 from ..io.files import FileRange, read_range
 from ..io.ports import PositionStore, ReceivedMessage, Share
 from ..io.steps import Queued
-from .batches import BatchStep, BatchTransform, count, par_do
-from .sources import draining, new_request_id
+from .batches import BatchStep, BatchTransform, count, new_request_id, par_do
+from .sources import draining
 
 Item = TypeVar("Item", covariant=True)
 
@@ -201,6 +201,8 @@ class CommitParts(BatchTransform):
 
 
 class _CommitParts(BatchStep):
+    ends_batch = True
+
     def __init__(self, job: Job) -> None:
         self._job = job
 

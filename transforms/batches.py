@@ -2,6 +2,9 @@
 
 import contextlib
 import pickle
+import time
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -12,6 +15,7 @@ from typing_extensions import override
 from ..domain.records import Batch
 from ..io.errors import FanIdentityError
 from ..io.ports import MessageQueue
+from ..io.telemetry.totals import totals_of
 
 NAMESPACE = "fan_identity"
 """Of every counter; ``Ledger.of`` reads them by name."""
@@ -80,6 +84,38 @@ def count(name: str, number: int) -> None:
         Metrics.counter(NAMESPACE, name).inc(number)
 
 
+def count_of(worker: str, name: str, number: int) -> None:
+    """``count``, and the same to the worker's totals in this process; a worker of no name has none."""
+    if number:
+        count(name, number)
+        if worker:
+            totals_of(worker).count(name, number)
+
+
+def new_request_id() -> str:
+    """Names a batch in everything it causes (32 hex digits)."""
+    return uuid.uuid4().hex
+
+
+def begin(
+    worker: str, counter: str, source: str, items: Sequence[Any], *, position: str = "", receipts: tuple[str, ...] = ()
+) -> Batch[Any]:
+    """The batch of what a source brought, counted; see ``Batch``.
+
+    Args:
+        worker: whose.
+        counter: ``read`` for records, ``received`` for a queue's messages.
+        source: the address, or its partition's.
+        items: in the source's order.
+        position: after them.
+        receipts: theirs.
+    """
+    count_of(worker, counter, len(items))
+    return Batch(
+        new_request_id(), source, items, position=position, receipts=receipts, worker=worker, began_ns=time.time_ns()
+    )
+
+
 received_from: dict[str, MessageQueue] = {}
 """By address the queues this process receives from; a fused pipeline fails where it received."""
 
@@ -94,20 +130,36 @@ def _give_back(batch: Batch[Any]) -> None:
 
 
 class BatchStep(beam.DoFn):
-    """A DoFn from one batch to the next. A batch whose step fails goes back to its queue, and the bundle fails."""
+    """A DoFn from one batch to the next. A batch whose step fails goes back to its queue, and the bundle fails.
+
+    Attributes:
+        ends_batch: whether the batch is done after this step.
+    """
+
+    ends_batch: bool = False
+    _worker_of_batch: str = ""
 
     def process(self, element: Any) -> Any:
         """Passes on what ``step`` makes of the batch.
 
         Without types, since Beam would take ``Batch[Any]`` for another type than ``Batch``.
         """
+        self._worker_of_batch = element.worker
         try:
             done = self.step(element)
         except Exception:
+            if element.worker:
+                totals_of(element.worker).failed()
             _give_back(element)
             raise
+        if self.ends_batch and element.worker:
+            totals_of(element.worker).finished(time.time_ns() // 1_000_000)
         yield done
 
     def step(self, batch: Batch[Any]) -> Batch[Any]:
         """The batch one step further."""
         raise NotImplementedError
+
+    def count(self, name: str, number: int) -> None:
+        """Adds to a counter of the batch's worker."""
+        count_of(self._worker_of_batch, name, number)

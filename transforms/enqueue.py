@@ -15,7 +15,7 @@ from ..domain.scorable import ScorableRules
 from ..io import steps
 from ..io.backends import Backends
 from ..io.ports import ReceivedMessage
-from .batches import BatchStep, BatchTransform, count, par_do
+from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
@@ -30,7 +30,7 @@ class OpenMessages(BatchTransform):
 class _Open(BatchStep):
     @override
     def step(self, batch: Batch[ReceivedMessage]) -> Batch[RawRecord]:
-        count("read", len(batch.items))
+        self.count("read", len(batch.items))
         return batch.with_items([steps.raw_of(received) for received in batch.items])
 
 
@@ -75,7 +75,7 @@ class _Filter(BatchStep):
 
     @override
     def step(self, batch: Batch[DecodedRecord]) -> Batch[DecodedRecord]:
-        return steps.filter_scorable(batch, self._rules(), count)
+        return steps.filter_scorable(batch, self._rules(), self.count)
 
 
 @dataclass
@@ -126,4 +126,4 @@ class _Enqueue(BatchStep):
 
     @override
     def step(self, batch: Batch[DecodedRecord]) -> Batch[DecodedRecord]:
-        return steps.enqueue(batch, self._queue, self._staging, self._worker, count)
+        return steps.enqueue(batch, self._queue, self._staging, self._worker, self.count)

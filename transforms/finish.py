@@ -8,7 +8,7 @@ from typing_extensions import override
 from ..domain.records import Batch
 from ..io import steps
 from ..io.backends import Backends
-from .batches import BatchStep, BatchTransform, count, par_do
+from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _WriteDeadLetters(BatchStep):
 
     @override
     def step(self, batch: Batch[Any]) -> Batch[Any]:
-        steps.write_dead_letters(batch, self._dead_letters, count)
+        steps.write_dead_letters(batch, self._dead_letters, self.count)
         return batch
 
 
@@ -50,6 +50,8 @@ class Acknowledge(BatchTransform):
 
 
 class _Acknowledge(BatchStep):
+    ends_batch = True
+
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
@@ -58,7 +60,7 @@ class _Acknowledge(BatchStep):
 
     @override
     def step(self, batch: Batch[Any]) -> Batch[Any]:
-        steps.acknowledge(batch, self._queue, count)
+        steps.acknowledge(batch, self._queue, self.count)
         return batch
 
 
@@ -75,6 +77,8 @@ class CommitPosition(BatchTransform):
 
 
 class _Commit(BatchStep):
+    ends_batch = True
+
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends

@@ -8,7 +8,7 @@ from typing_extensions import override
 from ..domain.records import Batch
 from ..io import steps
 from ..io.backends import Backends
-from .batches import BatchStep, BatchTransform, count, par_do
+from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
@@ -34,4 +34,4 @@ class _Keep(BatchStep):
 
     @override
     def step(self, batch: Batch[Any]) -> Batch[Any]:
-        return steps.keep_users_of_share(batch, self._flags, self._backends.worker, count)
+        return steps.keep_users_of_share(batch, self._flags, self._backends.worker, self.count)

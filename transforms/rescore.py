@@ -10,7 +10,7 @@ from ..io.backends import Backends
 from ..io.pacing import pacer_of
 from ..io.ports import ReceivedMessage
 from ..io.rescoring import Rescoring
-from .batches import BatchStep, BatchTransform, count, par_do
+from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
@@ -36,4 +36,4 @@ class _Rescore(BatchStep):
 
     @override
     def step(self, batch: Batch[ReceivedMessage]) -> Batch[ReceivedMessage]:
-        return self._rescoring.rescore(batch, count)
+        return self._rescoring.rescore(batch, self.count)

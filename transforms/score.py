@@ -15,7 +15,7 @@ from ..io import persisting, steps
 from ..io.backends import Backends
 from ..io.ports import ReceivedMessage
 from ..io.steps import Profiled, Queued, Scored
-from .batches import BatchStep, BatchTransform, count, par_do
+from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
@@ -55,7 +55,7 @@ class _Select(BatchStep):
 
     @override
     def step(self, batch: Batch[RawRecord]) -> Batch[Profiled]:
-        return steps.select_arai_changes(batch, self._worker, count)
+        return steps.select_arai_changes(batch, self._worker, self.count)
 
 
 @dataclass
@@ -159,4 +159,4 @@ class _Persist(BatchStep):
 
     @override
     def step(self, batch: Batch[Scored]) -> Batch[Scored]:
-        return persisting.persist(batch, self._table, self._cache, self._imports, self._worker, count)
+        return persisting.persist(batch, self._table, self._cache, self._imports, self._worker, self.count)

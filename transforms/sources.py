@@ -8,7 +8,6 @@ downstream is idempotent.
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +25,11 @@ from typing_extensions import override
 
 from ..domain.records import Batch, RawRecord
 from ..io.backends import Backends, scheme_of
+from ..io.clock import now_ms
 from ..io.files import FileFormat, FileRange, LineTail, read_range
 from ..io.ports import MessageQueue, ReceivedMessage
-from .batches import BatchCoder, BatchTransform, count, par_do, received_from
+from ..io.telemetry.totals import totals_of
+from .batches import BatchCoder, BatchTransform, begin, par_do, received_from
 from .progress import tell_progress_as_fraction
 
 tell_progress_as_fraction()  # here, since also worker processes import this module
@@ -71,20 +72,17 @@ _RESUME_SECONDS = 0.0
 _NO_LIMIT = 2**62
 
 
-def new_request_id() -> str:
-    """Names a batch in everything it causes (32 hex digits)."""
-    return uuid.uuid4().hex
-
-
 @dataclass
 class ReadActivityFiles(BatchTransform):
     """Reads file ranges to their end: ``Batch[RawRecord]``.
 
     Attributes:
+        worker: whose batches they are.
         ranges: of files planned by ``plan_ranges``; small, so they are part of the pipeline.
         batch_records: records a batch.
     """
 
+    worker: str
     ranges: Sequence[FileRange]
     batch_records: int
 
@@ -94,20 +92,20 @@ class ReadActivityFiles(BatchTransform):
             input_or_inputs
             | "Ranges" >> beam.Create(list(self.ranges))
             | "Share among workers" >> beam.Reshuffle()
-            | "Read" >> par_do(_ReadRange(self.batch_records))
+            | "Read" >> par_do(_ReadRange(self.worker, self.batch_records))
         )
 
 
 class _ReadRange(beam.DoFn):
-    def __init__(self, batch_records: int) -> None:
+    def __init__(self, worker: str, batch_records: int) -> None:
+        self._worker = worker
         self._batch_records = batch_records
 
     def process(self, element: FileRange) -> Iterator[Batch[RawRecord]]:
         for records in read_range(element, self._batch_records):
             if draining.is_set():
                 return
-            count("read", len(records))
-            yield Batch(new_request_id(), element.path, records)
+            yield begin(self._worker, "read", element.path, records)
 
 
 @dataclass
@@ -331,8 +329,7 @@ class _FileReader(PollingReader):
         records, self._position = self._tail.poll(self._source.limit)
         if not records:
             return None
-        count("read", len(records))
-        return Batch(new_request_id(), self._source.path, records, position=self._position)
+        return begin(self._source.worker, "read", self._source.path, records, position=self._position)
 
     @override
     def get_checkpoint_mark(self) -> CheckpointMark:
@@ -382,6 +379,7 @@ def _receive_from(backends: Backends) -> MessageQueue:
 
 
 def _received(backends: Backends, messages: Sequence[ReceivedMessage]) -> Batch[ReceivedMessage]:
-    count("received", len(messages))
     receipts = tuple(message.receipt for message in messages)
-    return Batch(new_request_id(), backends.source_queue, messages, receipts=receipts)
+    oldest = min((message.sent_at_ms for message in messages if message.sent_at_ms), default=0)
+    totals_of(backends.worker).age_ms = max(now_ms() - oldest, 0) if oldest else 0
+    return begin(backends.worker, "received", backends.source_queue, messages, receipts=receipts)

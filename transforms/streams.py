@@ -7,7 +7,7 @@ everything downstream is idempotent.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +19,7 @@ from ..domain.records import Batch, RawRecord
 from ..io.addresses import parse_address, partition_source
 from ..io.backends import Backends
 from ..io.ports import PositionStore, Share, StreamReader
-from .batches import BatchTransform, count, par_do
+from .batches import BatchTransform, begin, par_do
 from .sources import (
     ON_CLUSTER,
     Pace,
@@ -27,7 +27,6 @@ from .sources import (
     PollingSource,
     Position,
     draining,
-    new_request_id,
     read_unbounded,
 )
 
@@ -80,10 +79,10 @@ class _ReadShare(beam.DoFn):
         reader = self._backends.open_stream().open(element, {}, committed, bounded=True)
         try:
             while not draining.is_set() and not reader.ended():
-                batch = _poll(reader, source, self._batch_records)
+                batch = _poll(reader, source, self._batch_records, self._backends.worker)
                 if batch is not None:
                     # Without a position nothing is committed: a backfill does not move the live worker's place.
-                    yield batch if not fresh else Batch(batch.request_id, batch.source, batch.items)
+                    yield batch if not fresh else replace(batch, position="")
                 else:
                     draining.wait(_REST_SECONDS)
         finally:
@@ -175,7 +174,7 @@ class _StreamReader(PollingReader):
             return None  # switched off: the log keeps what comes
         if self._reader is None:
             self._reader = _take(self._source, self._positions, self._committed)
-        return _poll(self._reader, self._address, self._source.limit)
+        return _poll(self._reader, self._address, self._source.limit, self._source.backends.worker)
 
     @override
     def get_checkpoint_mark(self) -> CheckpointMark:
@@ -205,9 +204,9 @@ def _source_of(backends: Backends) -> str:
     return backends.source
 
 
-def _poll(reader: StreamReader, source: str, limit: int) -> Batch[RawRecord] | None:
+def _poll(reader: StreamReader, source: str, limit: int, worker: str) -> Batch[RawRecord] | None:
     found = reader.poll(limit)
     if found is None:
         return None
-    count("read", len(found.records))
-    return Batch(new_request_id(), partition_source(source, found.partition), found.records, position=found.position)
+    place = partition_source(source, found.partition)
+    return begin(worker, "read", place, found.records, position=found.position)

@@ -10,7 +10,7 @@ from ..io import verifying
 from ..io.backends import Backends
 from ..io.ports import ReceivedMessage
 from ..io.verifying import Verified
-from .batches import BatchStep, BatchTransform, count, par_do
+from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
@@ -56,4 +56,4 @@ class _Store(BatchStep):
 
     @override
     def step(self, batch: Batch[Verified]) -> Batch[Verified]:
-        return verifying.store_verifications(batch, self._table, self._identity, self._worker, count)
+        return verifying.store_verifications(batch, self._table, self._identity, self._worker, self.count)

@@ -1,0 +1,1 @@
+"""What tells how a process is doing: totals, metrics and traces."""
