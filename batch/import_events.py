@@ -7,6 +7,7 @@ writer puts last (``_SUCCESS``) is the one to be told of: it imports all files o
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ..domain.activity import MalformedRecordError
@@ -82,10 +83,26 @@ def kind_by_columns(address: str) -> ImportKind:
     raise UsageError(f"neither clusters nor bot-or-not scores: {problems[0]}")
 
 
-def start_imports(
-    body: bytes, prefixes: Prefixes, start: Start, already: Already, options: str = ""
-) -> "list[ImportOutcome]":
-    """Runs the imports that an event asks for, one after another.
+@dataclass(frozen=True)
+class Started:
+    """What came of an event's files.
+
+    Attributes:
+        outcomes: of the imports that ran, in the event's order.
+        problems: of the files that do not fit: one line each.
+    """
+
+    outcomes: "list[ImportOutcome]" = field(default_factory=lambda: [])
+    problems: list[str] = field(default_factory=list[str])
+
+    @property
+    def refused(self) -> list[str]:
+        """Why each of those that did not become active did not: refused after a look inside, or unfit before."""
+        return [outcome.refused for outcome in self.outcomes if outcome.refused is not None] + self.problems
+
+
+def start_imports(body: bytes, prefixes: Prefixes, start: Start, already: Already, options: str = "") -> Started:
+    """Runs the imports that an event asks for, one after another; a file that does not fit stops none behind it.
 
     An event that failed half way comes again, so what was imported before is passed over as long as there is more.
 
@@ -98,23 +115,30 @@ def start_imports(
 
     Raises:
         MalformedRecordError: it is no event of S3.
-        UsageError: a file does not fit; imports before it in the event are done.
-        FanIdentityError: as ``start``; likewise. That files were imported before only where that holds for all.
+        FanIdentityError: what may work later, as ``start`` raises it; imports before it in the event are done. That
+            files were imported before only where that holds for all.
     """
-    outcomes: list[ImportOutcome] = []
+    started = Started()
     before: FanIdentityError | None = None
-    asked: dict[str, S3Object] = {address_to_import(created, options): created for created in objects_created(body)}
-    for address, created in asked.items():
-        kind = kind_by_key(created.key, prefixes) or kind_by_columns(address)
+    asked: set[str] = set()
+    for created in objects_created(body):
         try:
-            outcomes.append(start(kind, [address]))
+            address = address_to_import(created, options)
+            if address in asked:
+                continue
+            asked.add(address)
+            kind = kind_by_key(created.key, prefixes) or kind_by_columns(address)
+            started.outcomes.append(start(kind, [address]))
         except FanIdentityError as error:
-            if not already(error):
+            if already(error):
+                before = error
+            elif error.exit_code == UsageError.exit_code:
+                started.problems.append(str(error))
+            else:
                 raise
-            before = error
-    if before is not None and not outcomes:
+    if before is not None and not (started.outcomes or started.problems):
         raise before
-    return outcomes
+    return started
 
 
 class WatchQueue:
@@ -174,14 +198,12 @@ class WatchQueue:
 
     def _one(self, message: ReceivedMessage, counts: dict[str, int]) -> None:
         try:
-            outcomes = start_imports(message.body, self._prefixes, self._start, self._already, self._options)
+            started = start_imports(message.body, self._prefixes, self._start, self._already, self._options)
         except MalformedRecordError as error:
             self._give_up(message, "malformed", str(error), counts)
         except FanIdentityError as error:
             if self._already(error):
                 _log.info("files that were imported before")
-            elif error.exit_code == UsageError.exit_code:
-                self._give_up(message, "import_refused", str(error), counts)
             elif message.receive_count < MAX_RECEIVES:
                 _log.warning("an import is tried again", extra={"error": str(error)})
                 counts["again"] += 1
@@ -190,10 +212,9 @@ class WatchQueue:
             else:
                 self._give_up(message, "import_unavailable", str(error), counts)
         else:
-            counts["imports"] += len(outcomes)
-            refused = [outcome.refused for outcome in outcomes if outcome.refused is not None]
-            if refused:
-                self._give_up(message, "import_refused", "; ".join(refused), counts)
+            counts["imports"] += len(started.outcomes)
+            if started.refused:
+                self._give_up(message, "import_refused", "; ".join(started.refused), counts)
         self._queue.delete([message.receipt])
 
     def _give_up(self, message: ReceivedMessage, reason: str, error: str, counts: dict[str, int]) -> None:

@@ -76,14 +76,16 @@ def on_event(
     try:
         start = _start(settings, context.obj or [])
         with stop_on_sigterm():
-            outcomes = start_imports(body, _prefixes(settings), start, _already, settings.s3_options)
+            started = start_imports(body, _prefixes(settings), start, _already, settings.s3_options)
     except MalformedRecordError as error:
         raise UsageError(str(error)) from None
-    if not outcomes:
+    if not (started.outcomes or started.problems):
         err.print("the event tells of no new object: nothing to import")
-    for outcome in outcomes:
+    for outcome in started.outcomes:
         _tell(outcome, as_json=as_json)
-    code = max(map(exit_code, outcomes), default=0)  # refused goes before dead letters
+    if started.problems:
+        raise UsageError("; ".join(started.problems))
+    code = max(map(exit_code, started.outcomes), default=0)  # refused goes before dead letters
     if code:
         raise typer.Exit(code)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fan_identity.batch.import_events import (
+    Started,
     WatchQueue,
     address_to_import,
     kind_by_columns,
@@ -98,13 +99,13 @@ def test_an_event_starts_each_of_its_imports_once():
         return Outcome()
 
     body = event("clusters/1/part-0", "clusters/1/_SUCCESS", "bot-or-not/x.csv", "clusters/1/_SUCCESS")
-    assert len(start_imports(body, PREFIXES, start, already)) == 3
+    assert len(start_imports(body, PREFIXES, start, already).outcomes) == 3
     assert started == [
         (ImportKind.CLUSTER, ["s3://partner-drops/clusters/1/part-0"]),
         (ImportKind.CLUSTER, ["s3://partner-drops/clusters/1/"]),
         (ImportKind.BOT_OR_NOT, ["s3://partner-drops/bot-or-not/x.csv"]),
     ]
-    assert start_imports((GOLDEN / "test-event.json").read_bytes(), PREFIXES, start, already) == []
+    assert start_imports((GOLDEN / "test-event.json").read_bytes(), PREFIXES, start, already) == Started()
     with pytest.raises(MalformedRecordError):
         start_imports(b"{}", PREFIXES, start, already)
 
@@ -205,6 +206,15 @@ def test_an_event_that_failed_half_way_goes_on_behind_what_is_imported(tmp_path)
     assert watched.run(event("clusters/a", "clusters/b")) == {"messages": 2, "imports": 1, "again": 1}
     assert watched.calls == 4  # b was started again, and is imported now
     assert watched.letters.count() == watched.queue.depth() == 0
+
+
+def test_a_file_that_does_not_fit_stops_none_behind_it(tmp_path):
+    watched = Watched(tmp_path, UsageError("a.csv: misses the column clusterId"), Outcome())
+    counts = watched.run(event("clusters/a", "clusters/b?", "clusters/c"))
+    assert counts == {"messages": 1, "imports": 1, "again": 0, "dead_lettered.import_refused": 1}
+    [stored] = watched.letters.select()
+    assert "misses the column clusterId; " in stored.letter.error
+    assert "question mark" in stored.letter.error
 
 
 @pytest.mark.parametrize("failures", [1, MAX_RECEIVES - 1])
