@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -90,6 +90,8 @@ class Backends:
         arai_max_age_ms: an ARAI item older than this is fetched anew.
         visibility_timeout_ms: of received messages.
         rescore_rate: users a second that are rescored in each process.
+        operations: where the worker's processes report themselves, or None.
+        runner: what runs them, told in their reports.
     """
 
     worker: str
@@ -111,6 +113,8 @@ class Backends:
     arai_max_age_ms: int = 86_400_000
     visibility_timeout_ms: int = 60_000
     rescore_rate: int = 200
+    operations: str | None = None
+    runner: str = ""
 
     @classmethod
     def of(cls, settings: Settings, worker: str = "scoreUsers", source: str | None = None) -> "Backends":
@@ -173,6 +177,16 @@ class Backends:
             positions=table,
             imports=table,
         )
+
+    def reporting(self, settings: Settings, runner: str) -> "Backends":
+        """The same, for a worker whose processes report themselves (``worker_reports``) where there is a place for it.
+
+        Raises:
+            UsageError: the place is no address of a table.
+        """
+        place = settings.operations or settings.store or settings.table
+        operations = None if place is None else operations_address(settings)
+        return replace(self, operations=operations, runner=runner)
 
     def shared_lock(self) -> AbstractContextManager[None]:
         """Held by a worker that may run beside others on the queue's store, and not beside a run that works alone."""
