@@ -1,8 +1,11 @@
 """A fan who is everywhere is erased, and exported, from everywhere; fans whose ids look alike keep every byte."""
 
 import html
+import itertools
 import json
 import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -197,6 +200,50 @@ def test_stopped_anywhere_it_goes_on_from_there(store, stop):
     assert list(done.erased.values()) == [0] * stop + list(PLACES.values())[stop:]
     assert fans[0].mark.encode() not in bytes_of(store)
     assert {name: len(found) for name, found in find(places(fans[1], store)).items()} == PLACES
+
+
+KILLED_ERASE = """
+import os, signal, sys
+from contextlib import contextmanager
+from fan_identity.io.sqlite.store import SqliteStore
+from fan_identity.pipelines.cli.main import app
+
+left = int(sys.argv[1])
+transaction = SqliteStore.transaction
+
+@contextmanager
+def killed(self):
+    global left
+    with transaction(self) as connection:
+        yield connection
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)  # written, and not committed
+
+SqliteStore.transaction = killed
+app(sys.argv[2:], obj=[], standalone_mode=False)
+"""
+
+
+@pytest.mark.slow
+def test_killed_with_kill_9_in_any_write_the_next_run_ends_it(store, tmp_path):
+    """Killed in each write the command makes, one after another, each time in a copy of the store."""
+    gone, other = Planted("fan-7"), Planted("fan-77")
+    plant([gone, other], store)
+    store.close()
+    for kills in itertools.count(1):
+        copy = SqliteStore(tmp_path / f"killed-{kills}.db")
+        shutil.copy(store.path, copy.path)
+        arguments = [str(kills), "erase", gone.user, "--store", f"sqlite:///{copy.path}"]
+        ended = subprocess.run([sys.executable, "-c", KILLED_ERASE, *arguments], check=False, capture_output=True)
+        if ended.returncode != -signal.SIGKILL:
+            break
+        done = erase(places(gone, copy), [copy])
+        assert not done.left
+        assert gone.mark.encode() not in bytes_of(copy)
+        assert {name: len(found) for name, found in find(places(other, copy)).items()} == PLACES
+    assert ended.returncode == 0, ended
+    assert kills > len(PLACES)
 
 
 def test_the_group_of_an_erased_message_goes_on(store):
