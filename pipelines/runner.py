@@ -53,7 +53,7 @@ def parse_beam_flags(
     # Worker processes would tell of their life on standard error; errors come back to us anyway.
     flags = ["--default_sdk_harness_log_level=ERROR", *flags]
     options = PipelineOptions(flags)
-    if _runner_name(options) not in _LOCAL_RUNNERS:
+    if runner_name(options) not in _LOCAL_RUNNERS:
         named = any(flag.partition("=")[0] == "--job_name" for flag in flags)
         flags = [*flags, *(["--streaming"] if streaming else []), *([] if named or not job else [f"--job_name={job}"])]
         options = PipelineOptions(flags)
@@ -66,7 +66,7 @@ def parse_beam_flags(
     except SystemExit:
         problem = said.getvalue().strip().rpartition("error: ")[2]
         raise UsageError(f"the Beam options after -- do not fit: {problem}") from None
-    runner = _runner_name(options)
+    runner = runner_name(options)
     if unknown and runner in _KNOWN_FLAGS:
         raise UsageError(f"Beam has no option {unknown[0].partition('=')[0]}; the options after -- are Beam's own")
     if runner == "PrismRunner" and not any(flag.startswith("--prism_location") for flag in flags):
@@ -94,16 +94,16 @@ def find_prism(setting: str | None) -> str:
 
 def pace_of(options: PipelineOptions) -> Pace:
     """How streaming sources share their time with the runner that options choose."""
-    return IN_PROCESS if _runner_name(options) == "DirectRunner" else Pace()
+    return IN_PROCESS if runner_name(options) == "DirectRunner" else Pace()
 
 
 def runs_here(options: PipelineOptions) -> bool:
     """Whether a pipeline runs in this process or in others that end with it; on a cluster, it outlives us."""
-    if _runner_name(options) in _LOCAL_RUNNERS:
+    if runner_name(options) in _LOCAL_RUNNERS:
         return True
     from .clusters import runs_embedded  # noqa: PLC0415 - only where it is used
 
-    return runs_embedded(_runner_name(options), options)
+    return runs_embedded(runner_name(options), options)
 
 
 def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> dict[str, int]:
@@ -128,7 +128,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
     options = copy.deepcopy(options)  # making the runner changes them, and the caller runs two pipelines with them
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
-    runner, here = _runner_name(options), runs_here(options)
+    runner, here = runner_name(options), runs_here(options)
     result: Any = None  # Beam's results have no types
     try:
         with _without_tracebacks():
@@ -176,13 +176,14 @@ def _without_tracebacks() -> Generator[None]:
         yield
 
 
-def _runner_name(options: PipelineOptions) -> str:
+def runner_name(options: PipelineOptions) -> str:
+    """The runner that options choose, such as ``DirectRunner``."""
     standard: Any = options.view_as(StandardOptions)
     return str(standard.runner or "DirectRunner")
 
 
 def _runner(options: PipelineOptions) -> PipelineRunner:
-    name = _runner_name(options)
+    name = runner_name(options)
     if name == "DirectRunner":
         return _direct_runner(options)
     if name == "PrismRunner":

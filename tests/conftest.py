@@ -384,8 +384,8 @@ class Store:
         return dict(ids)
 
     def item_keys(self) -> set[tuple[str, str]]:
-        """(PK, SK) of every item but jobs' locks."""
-        return set(self.query("SELECT pk, sk FROM items WHERE sk != 'LOCK'"))
+        """(PK, SK) of every item but jobs' locks and what runs here (reports, audit log)."""
+        return set(self.query("SELECT pk, sk FROM items WHERE sk != 'LOCK' AND table_name != 'operations'"))
 
     def dead_letters(self) -> list[tuple[str, str, bytes]]:
         """(reason, position, original bytes) of every dead letter, sorted."""

@@ -24,6 +24,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 from typing_extensions import override
 
 from ..domain.records import Batch, RawRecord
+from ..io import worker_reports
 from ..io.backends import Backends, scheme_of
 from ..io.clock import now_ms
 from ..io.files import FileFormat, FileRange, LineTail, read_range
@@ -314,6 +315,7 @@ class _FileSource(PollingSource):
         position = checkpoint_mark.position if isinstance(checkpoint_mark, Position) else ""
         if not position:
             position = self.backends.open_positions().load(self.worker, self.path)
+        worker_reports.start(self.backends)
         return _FileReader(self, position)
 
 
@@ -373,6 +375,7 @@ class _QueueReader(PollingReader):
 
 
 def _receive_from(backends: Backends) -> MessageQueue:
+    worker_reports.start(backends)
     queue = backends.open_source_queue()
     received_from[backends.source_queue] = queue
     return queue

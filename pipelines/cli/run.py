@@ -7,6 +7,7 @@ import typer
 
 from ...domain.imports import ImportKind
 from ...domain.ledger import DEAD_LETTERED, REJECTED
+from ...io import worker_reports
 from ...io.backends import Backends
 from ...io.errors import UsageError
 from ...io.logs import configure_logging
@@ -99,13 +100,13 @@ def run(
     )
     configure_logging(settings.log_level, chosen.name, uuid.uuid4().hex)
     from ..clusters import JobGoesOnError  # noqa: PLC0415 - Beam is slow to import
-    from ..runner import end_on_signal, execute, pace_of, parse_beam_flags, runs_here  # noqa: PLC0415
+    from ..runner import end_on_signal, execute, pace_of, parse_beam_flags, runner_name, runs_here  # noqa: PLC0415
     from ..workers import plan  # noqa: PLC0415
 
     job = f"fan-identity-{chosen.name.lower()}"  # as Dataflow wants names
     options = parse_beam_flags(context.obj or [], prism=settings.prism, streaming=streaming, job=job)
     pace = pace_of(options) if streaming else None
-    backends = Backends.of(settings, chosen.name, settings.source)
+    backends = Backends.of(settings, chosen.name, settings.source).reporting(settings, runner_name(options))
     if not streaming and not backends.open_flags().is_enabled(chosen.name):
         err.print(f"{chosen.name} is switched off by its flag")
         _print_counts(chosen, {"skipped": 1}, as_json)
@@ -122,6 +123,8 @@ def run(
         if as_json:
             print_json({"worker": chosen.name, "job": left.job, "goes_on": 1})
         return
+    finally:
+        worker_reports.stop()
     dead = sum(number for counter, number in counts.items() if counter.startswith(DEAD_LETTERED))
     _print_counts(chosen, counts, as_json)
     if here:  # a cluster counts what it did again after a failure twice
