@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 DEMO_FLAGS ?=
 
-.PHONY: graphiql services services-stop test-services test-services-slow flink flink-stop bench-streams bench-serving bench-batch help demo test lint format bench model prism lock clean
+.PHONY: vegeta graphiql services services-stop test-services test-services-slow flink flink-stop bench-streams bench-serving bench-batch help demo test lint format bench model prism lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -45,7 +45,7 @@ bench: $(BIN)/.dev ## compare with a plain loop; memory; streaming latency
 bench-streams: $(BIN)/.dev ## queues and stores beside hand-written workers; latency (make services first)
 	$(BIN)/python -m fan_identity.benchmarks.streams.run
 
-bench-serving: $(BIN)/.dev ## the API beside peers; what its Lambda handlers take to start (needs wrk and redis-server)
+bench-serving: $(BIN)/.dev vegeta ## the API beside peers; what its Lambda handlers take to start (needs wrk and redis-server)
 	$(BIN)/python -m fan_identity.benchmarks.serving.run
 
 bench-batch: $(BIN)/.dev ## imports and clusters beside loops by hand and label propagation (make services first)
@@ -67,6 +67,11 @@ prism: $(BIN)/prism ## get Beam's local streaming runner (needs Go)
 
 $(BIN)/prism: | $(BIN)/.runtime
 	GOBIN=$(CURDIR)/$(BIN) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$$($(BIN)/python -c 'from importlib.metadata import version; print(version("apache-beam"))')
+
+vegeta: $(BIN)/vegeta ## get the load generator of bench-serving (needs Go)
+
+$(BIN)/vegeta: | $(BIN)/.runtime
+	GOBIN=$(CURDIR)/$(BIN) go install github.com/tsenart/vegeta/v12@v12.13.0
 
 lock: $(BIN)/.dev ## resolve the locked versions anew (needs uv)
 	uv pip compile -q setup.py requirements/build.in -o requirements/runtime.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate

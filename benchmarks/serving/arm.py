@@ -51,7 +51,7 @@ def run(rounds: int, seconds: float, connections: int) -> bool:
     """
     print(
         f"\nARM endpoint: {_CALLERS:,} fans ask for their own score, {connections} connections, {rounds} rounds of "
-        f"{seconds:.0f} s; load: wrk, at half load a client of our own"
+        f"{seconds:.0f} s; load: wrk, at half load vegeta"
     )
     with tempfile.TemporaryDirectory() as folder, redis_with_fans(_FANS) as redis_port:
         issuer = Issuer(Path(folder))
