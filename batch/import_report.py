@@ -12,7 +12,7 @@ import jinja2
 from ..domain.activity import format_time_ms
 from ..domain.import_summary import arm_totals, bad_words, books, counted, headline, score_text, verdict
 from ..domain.import_verdict import checks
-from ..domain.imports import EXAMPLES, Comparison, ImportKind, State, Thresholds, VersionRecord
+from ..domain.imports import EXAMPLES, Comparison, ImportKind, State, VersionRecord
 from ..io.whole_files import write_whole
 from .import_charts import check_chart, compact, heat, share_chart, values_chart, values_finding
 from .report_text import count, percent, shown
@@ -21,26 +21,23 @@ _PARTS: Final = 4  # of a cluster that are named; a cluster of 10,000 fans may f
 _FILES: Final = 20
 
 
-def write_import_report(
-    path: Path, record: VersionRecord, *, thresholds: Thresholds, refused: str | None, dry_run: bool
-) -> None:
+def write_import_report(path: Path, record: VersionRecord, *, refused: str | None, dry_run: bool) -> None:
     """Writes the report, wholly or not at all: an older one stays until the new one is complete.
 
     Args:
         path: of the HTML file.
-        record: of the version, with its comparison.
-        thresholds: what it was held against.
+        record: of the version, with its comparison and what that was held against.
         refused: why it must not become active, in one line; None where it may.
         dry_run: whether the run ends after the report.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    page = render_import_report(record, thresholds=thresholds, refused=refused, dry_run=dry_run)
+    page = render_import_report(record, refused=refused, dry_run=dry_run)
     write_whole(path, page.encode(errors="backslashreplace"), "report")
 
 
-def render_import_report(record: VersionRecord, *, thresholds: Thresholds, refused: str | None, dry_run: bool) -> str:
+def render_import_report(record: VersionRecord, *, refused: str | None, dry_run: bool) -> str:
     """The report as HTML; the arguments are those of ``write_import_report``."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -66,7 +63,7 @@ def render_import_report(record: VersionRecord, *, thresholds: Thresholds, refus
         after=after,
         values_finding=values_finding(record),
         values=values_chart(record) if comparison.values_after else "",
-        checks=[(check, check_chart(check)) for check in checks(comparison, thresholds)],
+        checks=[(check, check_chart(check)) for check in checks(comparison, record.thresholds)],
         changes=_changes(comparison),
         books=books(comparison),
         splits=[_parts(*example) for example in comparison.clusters.split_examples] if comparison.clusters else [],

@@ -88,7 +88,7 @@ def show(
         from ...batch.import_report import write_import_report  # noqa: PLC0415
 
         check_writable(report, "report")
-        write_import_report(report, record, thresholds=record.thresholds, refused=None, dry_run=False)
+        write_import_report(report, record, refused=None, dry_run=False)
         err.print(f"report: {report}")
     if as_json:
         print_json(record_json(record))

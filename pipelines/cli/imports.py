@@ -196,7 +196,7 @@ def tell(outcome: "ImportOutcome", report: Path | None, *, as_json: bool) -> Non
         from ...batch.import_report import write_import_report  # noqa: PLC0415 - brings Jinja
 
         dry = outcome.result == "dryRun"
-        write_import_report(report, record, thresholds=record.thresholds, refused=outcome.refused, dry_run=dry)
+        write_import_report(report, record, refused=outcome.refused, dry_run=dry)
     if as_json:
         print_json(
             {

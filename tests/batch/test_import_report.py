@@ -130,7 +130,8 @@ CLUSTERS = replace(
 
 
 def page_of(record=SCORES, thresholds=None, *, refused=None, dry_run=True):
-    return Page(render_import_report(record, thresholds=thresholds or Thresholds(), refused=refused, dry_run=dry_run))
+    held = record if thresholds is None else replace(record, thresholds=thresholds)
+    return Page(render_import_report(held, refused=refused, dry_run=dry_run))
 
 
 def test_the_figures_are_those_of_the_record():
@@ -302,19 +303,17 @@ def test_the_page_loads_nothing_and_runs_nothing():
         assert {"script", "link", "iframe", "object"}.isdisjoint({tag for tag, _ in page.elements})
         (policy,) = [attrs["content"] for _, attrs in page.elements if "http-equiv" in attrs]
         assert policy.startswith("default-src 'none'")
-        assert "url(" not in render_import_report(record, thresholds=Thresholds(), refused=None, dry_run=True)
+        assert "url(" not in render_import_report(record, refused=None, dry_run=True)
 
 
 def test_an_old_report_stays_where_the_new_one_fails(tmp_path):
     path = tmp_path / "report.html"
-    write_import_report(path, SCORES, thresholds=Thresholds(), refused=None, dry_run=True)
+    write_import_report(path, SCORES, refused=None, dry_run=True)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(UsageError, match=r"^--report: cannot write .*none/report\.html"):
-        write_import_report(
-            tmp_path / "none" / "report.html", SCORES, thresholds=Thresholds(), refused=None, dry_run=True
-        )
+        write_import_report(tmp_path / "none" / "report.html", SCORES, refused=None, dry_run=True)
     with pytest.raises(UsageError, match="is not a file"):
-        write_import_report(tmp_path, SCORES, thresholds=Thresholds(), refused=None, dry_run=True)
+        write_import_report(tmp_path, SCORES, refused=None, dry_run=True)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -338,7 +337,8 @@ def test_shades_rise_with_the_number():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_in_a_browser(chromium, tmp_path, record, width, scheme):
     path = tmp_path / "report.html"
-    write_import_report(path, record, thresholds=Thresholds(bad=0.0001), refused="a" * 900, dry_run=False)
+    held = replace(record, thresholds=Thresholds(bad=0.0001))
+    write_import_report(path, held, refused="a" * 900, dry_run=False)
     page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
