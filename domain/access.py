@@ -19,6 +19,15 @@ class CallerKind(StrEnum):
 READ_ANY_SCOPE = "fanscore:read"
 """The scope with which a service or an API key may read any fan's scores."""
 
+CONSOLE_READ_SCOPE = "console:read"
+"""The scope of operators: whoever has it may look at the console."""
+
+CONSOLE_ACT_SCOPE = "console:act"
+"""The scope with which an operator may also act: redrive, roll back, switch flags, look into dead letters."""
+
+OPERATOR_SCOPES = frozenset({CONSOLE_READ_SCOPE, CONSOLE_ACT_SCOPE})
+"""The scopes that count in a person's token too, not in those of services and API keys alone."""
+
 
 class Identity(msgspec.Struct, frozen=True):
     """A caller, after authentication; what AppSync calls ``ctx.identity``.
@@ -27,7 +36,7 @@ class Identity(msgspec.Struct, frozen=True):
         kind: how the caller was identified.
         subject: of a user the globalUserId; of a service its client id; of an API key its name, never the key.
         member_id: of a user, where the token says it.
-        scopes: what a service or an API key may do.
+        scopes: what the issuer, or the API key's file, allows.
         claims: of the token, as verified; empty for others.
         source_ip: addresses the request came from, the nearest first.
     """
@@ -53,6 +62,19 @@ class Identity(msgspec.Struct, frozen=True):
     def reads_any_fan(self) -> bool:
         """Whether the caller may read any fan's scores: a service or an API key with the scope."""
         return self.kind in (CallerKind.SERVICE, CallerKind.API_KEY) and READ_ANY_SCOPE in self.scopes
+
+    @property
+    def reads_console(self) -> bool:
+        """Whether the caller may look at the operators' console.
+
+        A signed-in person is an operator by the scope alone, which only the issuer gives; a fan's token has none.
+        """
+        return self.is_known and CONSOLE_READ_SCOPE in self.scopes
+
+    @property
+    def acts_in_console(self) -> bool:
+        """Whether the caller may act in the console: to look at it alone is not enough, and is needed too."""
+        return self.reads_console and CONSOLE_ACT_SCOPE in self.scopes
 
     def may_read(self, global_user_id: str) -> bool:
         """Whether the caller may read this fan's scores: their own, or any. Ids are compared as they stand."""

@@ -20,10 +20,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from ..domain.access import READ_ANY_SCOPE, CallerKind, Identity
+from ..domain.access import CONSOLE_ACT_SCOPE, CONSOLE_READ_SCOPE, READ_ANY_SCOPE, CallerKind, Identity
 from ..io.errors import UsageError
 
-KNOWN_SCOPES: Final = (READ_ANY_SCOPE,)
+KNOWN_SCOPES: Final = (READ_ANY_SCOPE, CONSOLE_READ_SCOPE, CONSOLE_ACT_SCOPE)
 """What a key can be allowed."""
 
 MAX_PER_MINUTE: Final = 1_000_000

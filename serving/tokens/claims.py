@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ...domain.access import CallerKind, Identity, scopes_of
+from ...domain.access import OPERATOR_SCOPES, CallerKind, Identity, scopes_of
 from .problems import TokenError, TokenProblem
 from .rules import TokenRules
 
@@ -37,7 +37,7 @@ def identity_of(claims: Mapping[str, Any], rules: TokenRules) -> Identity:
     subject = _id(claims.get(rules.user_claim), TokenProblem.INVALID_SUBJECT)
     member = claims.get(rules.member_claim)
     member_id = None if member is None else _id(member, TokenProblem.INVALID_MEMBER)
-    return Identity(CallerKind.USER, subject, member_id, claims=claims)
+    return Identity(CallerKind.USER, subject, member_id, _scopes_of_user(claims, rules.audiences), claims)
 
 
 def _check_times(claims: Mapping[str, Any]) -> None:
@@ -70,6 +70,12 @@ def _scopes(claims: Mapping[str, Any], audiences: tuple[str, ...]) -> frozenset[
     if not isinstance(text, str):
         raise TokenError(TokenProblem.INVALID_CLAIM)
     return scopes_of(text, audiences)
+
+
+def _scopes_of_user(claims: Mapping[str, Any], audiences: tuple[str, ...]) -> frozenset[str]:
+    """Of a person's scopes those that make an operator; no other one opens anything, so none is an error."""
+    text = claims.get("scope", "")
+    return scopes_of(text, audiences) & OPERATOR_SCOPES if isinstance(text, str) else frozenset()
 
 
 def _id(value: object, problem: TokenProblem) -> str:
