@@ -39,6 +39,7 @@ class InputRecord(msgspec.Struct, frozen=True):
         group_id: of an SQS FIFO message; its message id else.
         receive_count: of an SQS message; 1 else.
         sent_at_ms: epoch milliseconds; 0 where the event does not say.
+        trace: the W3C traceparent that travelled beside it, as it came; "" where there is none.
     """
 
     payload: bytes
@@ -51,6 +52,7 @@ class InputRecord(msgspec.Struct, frozen=True):
     group_id: str = ""
     receive_count: int = 1
     sent_at_ms: int = 0
+    trace: str = ""
 
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -120,6 +122,7 @@ def transform_sqs_records(event: Mapping[str, Any]) -> Iterator[InputRecord]:
             group_id=str(attributes.get("MessageGroupId", name)),
             receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
             sent_at_ms=int(attributes.get("SentTimestamp", 0)),
+            trace=_attribute_trace(record.get("messageAttributes")),
         )
 
 
@@ -134,7 +137,8 @@ def transform_kafka_records(event: Mapping[str, Any]) -> Iterator[InputRecord]:
                 yield InputRecord(b"", None, source, position, meta, "a record without a value (tombstone)")
                 continue
             data, error = _decoded(record["value"])
-            yield InputRecord(data, None if error else data, source, position, meta, error)
+            trace = _header_trace(record.get("headers"))
+            yield InputRecord(data, None if error else data, source, position, meta, error, trace=trace)
 
 
 def transform_dynamodb_records(event: Mapping[str, Any]) -> Iterator[InputRecord]:
@@ -145,6 +149,23 @@ def transform_dynamodb_records(event: Mapping[str, Any]) -> Iterator[InputRecord
         sequence = str(change.get("SequenceNumber", ""))
         meta = {"eventName": record["eventName"], "sequenceNumber": sequence}
         yield InputRecord(body, body, str(record.get("eventSourceARN", "")), f"sequence {sequence}", meta)
+
+
+def _attribute_trace(attributes: Any) -> str:
+    """The traceparent of an SQS message's attributes: ``{traceparent: {stringValue}}``."""
+    try:
+        return str(attributes["traceparent"]["stringValue"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def _header_trace(headers: Any) -> str:
+    """The traceparent of a Kafka record's headers: ``[{traceparent: [48, 48, …]}]``; of several, none."""
+    try:
+        found = [header["traceparent"] for header in headers or () if "traceparent" in header]
+        return bytes(found[0]).decode("ascii") if len(found) == 1 else ""
+    except (TypeError, ValueError, KeyError):
+        return ""
 
 
 def _decoded(text: Any) -> tuple[bytes, str | None]:

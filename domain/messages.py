@@ -2,11 +2,13 @@
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
 from .activity import MIN_EPOCH_MS, TYPE_INDEX, MalformedRecordError, decode_activity, parse_time_ms
 from .records import DecodedRecord
+from .traceparent import parse_traceparent
 
 
 class Cause(StrEnum):
@@ -33,6 +35,7 @@ class ScoringMessage(msgspec.Struct, rename="camel", frozen=True, omit_defaults=
         worker: the worker that enqueued it.
         activity: the activity's original JSON, unknown fields included; ``null`` where no activity is the cause.
         cause: why the user is scored.
+        traceparent: W3C trace context of what caused it, a text, or None; what else came in its place was ignored.
     """
 
     global_user_id: str
@@ -43,14 +46,15 @@ class ScoringMessage(msgspec.Struct, rename="camel", frozen=True, omit_defaults=
     worker: str
     activity: msgspec.Raw = _NO_ACTIVITY
     cause: Cause = Cause.ACTIVITY
+    traceparent: Any = None  # read as anything: it is no reason to refuse a message
 
 
 _decoder = msgspec.json.Decoder(ScoringMessage)
 _encoder = msgspec.json.Encoder()
 
 
-def message_of(record: DecodedRecord, request_id: str, worker: str) -> ScoringMessage:
-    """The message for a scorable activity (whose ``global_user_id`` is set)."""
+def message_of(record: DecodedRecord, request_id: str, worker: str, traceparent: str = "") -> ScoringMessage:
+    """The message for a scorable activity (whose ``global_user_id`` is set), of a trace where one is given."""
     activity = record.activity
     if activity.global_user_id is None or record.raw.body is None:
         raise ValueError("a message needs a user and a body: filter before enqueueing")
@@ -62,6 +66,7 @@ def message_of(record: DecodedRecord, request_id: str, worker: str) -> ScoringMe
         request_id=request_id,
         worker=worker,
         activity=msgspec.Raw(record.raw.body),
+        traceparent=traceparent or None,
     )
 
 
@@ -86,7 +91,10 @@ def decode_message(body: bytes) -> ScoringMessage:
             raise MalformedRecordError("globalUserId is blank")
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, MalformedRecordError) as error:
         raise MalformedRecordError(f"not a scoring message: {error}") from None
-    return message
+    if message.traceparent is None:
+        return message
+    trace = parse_traceparent(message.traceparent)
+    return msgspec.structs.replace(message, traceparent=None if trace is None else str(trace))
 
 
 class _OnDemand(msgspec.Struct, rename="camel"):

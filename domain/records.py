@@ -28,12 +28,14 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
         position: where in the source it stood, for people: ``byte 1024``, ``row 17``.
         body: the activity as JSON; the payload itself where the source is JSON. None where ``error`` is set.
         error: why the source's format could not be read here, or None.
+        trace: the W3C traceparent it is worked on under; "" for none.
     """
 
     payload: bytes
     position: str
     body: bytes | None
     error: str | None = None
+    trace: str = ""
 
 
 class DecodedRecord(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from .activity import format_time_ms
 from .keys import LATEST_SK, arm_cache_key, causal_version, score_sk, user_pk
 from .messages import ScoringMessage
 from .scorecard import IMPORT_REASON_CODES, REASON_CODES, SCALE, ModelScore, Reason
+from .traceparent import sampled_traceparent
 
 _FEATURE_OF_CODE: dict[str, str] = {
     code: feature for codes in (REASON_CODES, IMPORT_REASON_CODES) for feature, code in codes.items()
@@ -25,7 +26,8 @@ class CacheEntry:
     Attributes:
         key: ``user:{globalUserId}``.
         version: orders entries of one key by the activity that caused them; the greater one stays.
-        value: the reference's four fields, then ``modelVersion`` and ``reasons``.
+        value: the reference's four fields, then ``modelVersion`` and ``reasons``, and ``traceparent`` where the score
+            came about in a recorded trace.
     """
 
     key: str
@@ -40,13 +42,14 @@ def score_item(message: ScoringMessage, score: ModelScore, worker: str, written_
         message: the activity that caused it.
         score: what the model said.
         worker: the worker that scored.
-        written_at_ms: the time of writing, epoch milliseconds; with ``requestId`` the only part that names the run.
+        written_at_ms: the time of writing, epoch milliseconds; with ``requestId`` and ``traceparent`` (there where the
+            trace is recorded) the only part that names the run.
 
     Returns:
         A JSON object with ``PK``, ``SK`` and the attributes ``docs/record-formats.md`` lists.
     """
     kept = score.reasons[:STORED_REASONS]
-    return {
+    item = {
         "PK": user_pk(message.global_user_id),
         "SK": score_sk(message.occurred_at, message.activity_id),
         "type": "score",
@@ -66,6 +69,13 @@ def score_item(message: ScoringMessage, score: ModelScore, worker: str, written_
         "worker": worker,
         "dateUpdated": format_time_ms(written_at_ms),
     }
+    return item if message.traceparent is None else _with_trace(item, message.traceparent)
+
+
+def _with_trace(stored: dict[str, Any], traceparent: object) -> dict[str, Any]:
+    """What is stored, with the trace it came about in where that is recorded."""
+    trace = sampled_traceparent(traceparent)
+    return stored if trace is None else {**stored, "traceparent": trace}
 
 
 def _other_points(score: ModelScore) -> float:
@@ -91,18 +101,15 @@ def cache_entry(item: Mapping[str, Any], version: str, time_ms: int) -> CacheEnt
         version: of the entry.
         time_ms: when what caused the score happened, epoch milliseconds.
     """
-    return CacheEntry(
-        key=arm_cache_key(item["globalUserId"]),
-        version=version,
-        value={
-            "global_user_id": item["globalUserId"],
-            "arm_risk": item["armRisk"],
-            "timestamp": time_ms,
-            "score_date": item["occurredAt"][:10],
-            "modelVersion": item["modelVersion"],
-            "reasons": [reason["code"] for reason in item["reasons"]],
-        },
-    )
+    value = {
+        "global_user_id": item["globalUserId"],
+        "arm_risk": item["armRisk"],
+        "timestamp": time_ms,
+        "score_date": item["occurredAt"][:10],
+        "modelVersion": item["modelVersion"],
+        "reasons": [reason["code"] for reason in item["reasons"]],
+    }
+    return CacheEntry(arm_cache_key(item["globalUserId"]), version, _with_trace(value, item.get("traceparent")))
 
 
 def stored_reasons(item: Mapping[str, Any]) -> list[Reason]:

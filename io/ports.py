@@ -84,6 +84,7 @@ class ReceivedMessage(msgspec.Struct, frozen=True, gc=False):
         receive_count: 1 at the first delivery.
         message_id: names the message in its queue, the same at every delivery.
         sent_at_ms: when it was sent, epoch milliseconds; 0 where the queue does not say.
+        trace: the W3C traceparent it is worked on under; "" for none.
     """
 
     receipt: str
@@ -92,6 +93,7 @@ class ReceivedMessage(msgspec.Struct, frozen=True, gc=False):
     receive_count: int
     message_id: str
     sent_at_ms: int = 0
+    trace: str = ""
 
 
 class ScoringRequest(msgspec.Struct, frozen=True, gc=False):

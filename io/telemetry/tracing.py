@@ -80,7 +80,7 @@ def start(resource: Any) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
-    provider = TracerProvider(ALWAYS_ON, resource)  # asked for chosen spans only, see sampling.py
+    provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)  # sampling.py chooses; start.py ends
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     use(provider, sampling_of(os.environ))
 

@@ -24,7 +24,7 @@ from .common import AsJson, Store, out, print_json, printable
 
 User = Annotated[str, typer.Argument(help="The user's globalUserId.", show_default=False)]
 _TABLE = worker_named("scoreUsers").table_name
-_NAMES_THE_RUN = ("requestId", "dateUpdated")
+_NAMES_THE_RUN = ("requestId", "dateUpdated", "traceparent")
 
 
 def existing_store(address: str | None) -> SqliteStore:
@@ -171,8 +171,11 @@ def dump(store: Store = None) -> None:
     for item in SqliteTable(opened, _TABLE).scan():
         if item["SK"] == LEASE_SK:
             continue
-        lasting = {name: value for name, value in item.items() if name not in _NAMES_THE_RUN}
-        sys.stdout.buffer.write(encode(lasting) + b"\n")
+        sys.stdout.buffer.write(encode(_lasting(item)) + b"\n")
     for key, value in SqliteArmCache(opened).scan():
-        sys.stdout.buffer.write(encode({"cacheKey": key, "value": value}) + b"\n")
+        sys.stdout.buffer.write(encode({"cacheKey": key, "value": _lasting(value)}) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _lasting(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stored.items() if name not in _NAMES_THE_RUN}
