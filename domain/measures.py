@@ -233,7 +233,7 @@ MESSAGE_AGE: Final = Measure(
     "fan_identity.message.age",
     Kind.GAUGE,
     "s",
-    "Age of the oldest message of the last batch received",
+    "How long the oldest message of the last batch had waited, while batches come",
     (_WORKER,),
 )
 QUEUE_DEPTH: Final = Measure(
@@ -241,13 +241,6 @@ QUEUE_DEPTH: Final = Measure(
     Kind.GAUGE,
     "{message}",
     "Messages that wait or are in flight",
-    (_QUEUE,),
-)
-QUEUE_AGE: Final = Measure(
-    "fan_identity.queue.age",
-    Kind.GAUGE,
-    "s",
-    "Age of the queue's oldest message, where the queue can tell",
     (_QUEUE,),
 )
 CONSUMER_LAG: Final = Measure(
@@ -323,7 +316,6 @@ MEASURES: Final = (
     LAST_BATCH,
     MESSAGE_AGE,
     QUEUE_DEPTH,
-    QUEUE_AGE,
     CONSUMER_LAG,
     CAPACITY,
     THROTTLED,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
+from weakref import WeakSet
 
 
 class Admission(Enum):
@@ -32,12 +33,14 @@ class Breaker:
         failures_to_open: failed attempts in a row that open it.
         first_pause: seconds from opening to the first probe.
         longest_pause: seconds the pause grows to.
+        service: whose breaker it is, for ``open_services``; "" for none that anybody asks for.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
         *,
+        service: str = "",
         failures_to_open: int = 20,
         first_pause: float = 1.0,
         longest_pause: float = 30.0,
@@ -50,6 +53,9 @@ class Breaker:
         self._pause = first_pause
         self._opened_at: float | None = None
         self._probing = False
+        self.service: Final = service
+        if service:
+            _known.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -87,6 +93,17 @@ class Breaker:
         self._failures += 1
         if self._failures >= self._failures_to_open and self._opened_at is None:
             self._opened_at = self._clock()
+
+
+_known: Final[WeakSet[Breaker]] = WeakSet()
+
+
+def open_services() -> dict[str, bool]:
+    """By service whether a breaker of it is open in this process; every service that has been called is there."""
+    services: dict[str, bool] = {}
+    for breaker in list(_known):
+        services[breaker.service] = services.get(breaker.service, False) or breaker.is_open
+    return services
 
 
 class RetryBudget:

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from ..domain.records import Failure
 from .breaker import Admission, Breaker, RetryBudget
 from .event_loop import run_in_background
+from .telemetry import metrics
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -149,20 +150,21 @@ class Caller:
     def _shared(self) -> "_Service":
         services = _services.setdefault(asyncio.get_running_loop(), {})
         if self not in services:
-            services[self] = _Service(self.limits)
+            services[self] = _Service(self.service, self.limits)
         return services[self]
 
 
 class _Service:
     """What the calls to one service share; lives on one event loop."""
 
-    def __init__(self, limits: CallLimits) -> None:
+    def __init__(self, name: str, limits: CallLimits) -> None:
         self.slots = asyncio.Semaphore(limits.in_flight)
         self.breaker = Breaker(
             asyncio.get_running_loop().time,
             failures_to_open=limits.failures_to_open,
             first_pause=limits.first_pause_seconds,
             longest_pause=limits.longest_pause_seconds,
+            service=name,
         )
         self.budget = RetryBudget(limits.retry_share, limits.retry_reserve, limits.most_retries)
         self.probe_done = asyncio.Event()
@@ -173,6 +175,10 @@ _services: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Caller, _Serv
 
 class _NotCalledError(Exception):
     """The breaker is open, or time ran out before the call was made."""
+
+
+class _TooLateError(TransientError):
+    """An attempt's time was up."""
 
 
 class _Run(Generic[Item, T]):
@@ -199,27 +205,38 @@ class _Run(Generic[Item, T]):
             return await self._outcome(item)
 
     async def _outcome(self, item: Item) -> T | Failure:
+        if not metrics.switch.on:
+            return (await self._called(item))[0]
+        began = self._now()
+        outcome, what, attempts = await self._called(item)
+        metrics.observe_call(self._name, self._now() - began, what, attempts)
+        return outcome
+
+    async def _called(self, item: Item) -> tuple[T | Failure, str, int]:
+        """What came of an item; in one word, as ``metrics.observe_call`` has it; and the attempts made."""
         deadline = min(self._now() + self._limits.deadline_seconds, self._ends_at)
         self._service.budget.request()
         attempts = 0
-        problem = "not tried"
+        problem, what = "not tried", "not_called"
         while True:
             try:
                 probe = await self._admission(deadline)
                 attempts += 1
-                return await self._attempt(item, deadline, probe=probe)
+                return await self._attempt(item, deadline, probe=probe), "ok", attempts
             except RefusedError as error:
-                return Failure(error.reason, str(error), retryable=error.retryable, attempts=attempts)
+                refused = Failure(error.reason, str(error), retryable=error.retryable, attempts=attempts)
+                return refused, "refused", attempts
             except _NotCalledError as error:
                 problem = f"{problem}; {error}" if attempts else str(error)
                 break
             except TransientError as error:
-                problem = str(error)
+                problem, what = str(error), "timeout" if isinstance(error, _TooLateError) else "transient"
                 wait = self._wait(attempts, error.retry_after, deadline)
             if wait is None:
                 break
             await asyncio.sleep(wait)
-        return Failure(f"{self._name}_unavailable", problem, retryable=True, attempts=max(attempts, 1))
+        unavailable = Failure(f"{self._name}_unavailable", problem, retryable=True, attempts=max(attempts, 1))
+        return unavailable, what, attempts
 
     async def _admission(self, deadline: float) -> bool:
         """Waits until the item may be called; True where the call is the breaker's probe.
@@ -262,7 +279,7 @@ class _Run(Generic[Item, T]):
             if counted or not timed_out:
                 breaker.failed(probe=probe)
             if timed_out:
-                raise TransientError(f"no answer within {given:.3g} s") from None
+                raise _TooLateError(f"no answer within {given:.3g} s") from None
             raise
         except RefusedError:
             breaker.succeeded(probe=probe)
