@@ -298,6 +298,24 @@ class SqliteQueue:
                 self._store.connection.execute("SELECT count(*) FROM messages WHERE queue = ?", (queue,)).fetchone()[0]
             )
 
+    def oldest_ms(self) -> int | None:
+        """How long the oldest message has waited, milliseconds; None where none waits.
+
+        When a message was sent is kept as long as it could have a duplicate: an older one is told as having waited
+        that long, whatever it did.
+        """
+        queue = self._queue
+        with self._store.translated_errors():
+            oldest, sent_at = self._store.connection.execute(
+                "SELECT oldest, (SELECT max(sent_at) FROM deduplication WHERE queue = ?1 AND seq = oldest) "
+                "FROM (SELECT min(head_seq) AS oldest FROM message_groups WHERE queue = ?1)",
+                (queue,),
+            ).fetchone()
+        if oldest is None:
+            return None
+        longest = DEDUPLICATION_WINDOW_MS
+        return longest if sent_at is None else min(max(self._clock_ms() - sent_at, 0), longest)
+
     def last_sent(self) -> int:
         """The number of the message sent last; it only grows. 0 before the first."""
         queue = self._queue
