@@ -43,11 +43,11 @@ from ..transforms.backfill import (
     part_of,
 )
 from ..transforms.batches import BatchTransform
+from ..transforms.draining import draining
 from ..transforms.enqueue import DecodeActivities, FilterScorable, ObserveActivities
 from ..transforms.finish import WriteDeadLetters
 from ..transforms.flags import KeepUsersOfShare
 from ..transforms.score import FetchArai, PersistScores, ScoreUsers, SelectAraiChanges
-from ..transforms.sources import draining
 from .backfill_sources import find_files
 from .score_files import Watch, unwatched
 

@@ -27,7 +27,8 @@ from ..io.rescoring import Rescoring
 from ..pipelines.runner import execute
 from ..transforms.backfill import DONE
 from ..transforms.batches import count, new_request_id
-from ..transforms.sources import draining
+from ..transforms.draining import draining
+from ..transforms.flags import kill_switch
 from .score_files import Watch, unwatched
 
 PARTS: Final = 64
@@ -182,6 +183,7 @@ class _RescorePart(beam.DoFn):
         self._positions = backends.open_positions()
         self._dead_letters = backends.open_dead_letters()
         self._rescoring = Rescoring.of(_WORKER, backends, pacer_of(backends.rescore_rate))
+        self._switch = kill_switch(backends)
 
     def process(self, element: tuple[int, Iterable[tuple[str, ...]]]) -> None:
         part, chunks = element
@@ -195,7 +197,7 @@ class _RescorePart(beam.DoFn):
                 done.fans += len(users)
                 continue
             for start in range(0, len(users), self._rescoring.page):
-                if draining.is_set():
+                if draining.is_set() or not self._switch.wait():
                     count("left", len(users) - start)
                     break
                 self._score(users[start : start + self._rescoring.page])

@@ -19,7 +19,8 @@ from ..io.files import FileRange, count_records
 from ..pipelines import enqueue, score
 from ..pipelines.enqueue import RulesOfNow
 from ..pipelines.runner import execute
-from ..transforms.sources import DrainQueue, ReadActivityFiles, draining
+from ..transforms.draining import draining
+from ..transforms.sources import DrainQueue, ReadActivityFiles
 
 ENQUEUE_WORKER = "enqueueFromStream"
 SCORE_WORKER = "scoreUsers"
@@ -88,12 +89,8 @@ def score_files(
         last_before = queue.last_sent()
         began = time.perf_counter()
         with watch("enqueue", count_records(ranges), lambda: queue.last_sent() - last_before):
-            counts = execute(
-                lambda pipeline: enqueue.build(
-                    pipeline, ENQUEUE_WORKER, ReadActivityFiles(ENQUEUE_WORKER, ranges, batch_size), rules, backends
-                ),
-                options,
-            )
+            source = ReadActivityFiles(ENQUEUE_WORKER, backends, ranges, batch_size)
+            counts = execute(lambda pipeline: enqueue.build(pipeline, ENQUEUE_WORKER, source, rules, backends), options)
         enqueued_at = time.perf_counter()
         if not draining.is_set():
             waiting = queue.depth()

@@ -5,29 +5,27 @@ users it works, a gradual rollout by ``userId`` being sticky: a user who is in s
 Source: https://docs.getunleash.io/reference/activation-strategies
 """
 
-import hashlib
-import logging
 import os
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
-from .addresses import check_options, int_option, parse_address
+from .addresses import Address, check_options, parse_address
+from .durations import duration
 from .errors import UsageError
-from .last_known_flags import LastKnownFlags
+from .last_known_flags import TOGGLE_PREFIX
+
+if TYPE_CHECKING:
+    from .flag_client import FlagClient
 
 TOKEN_ENV: Final = "FAN_IDENTITY_UNLEASH_TOKEN"  # noqa: S105 - the variable's name
-TOGGLE_PREFIX: Final = "fan-identity."
+REFRESH_SECONDS: Final = 0.5
+"""Between two looks at the server. A server tells of a switch up to a second late; both together stay under 2 s."""
 
 _SCHEME_PREFIX: Final = "unleash+"
-_REQUEST_SECONDS: Final = 3
-_METRICS_SECONDS: Final = 60
-_WARN_SECONDS: Final = 60.0
-
-_log = logging.getLogger(__name__)
+_LEAST_REFRESH_SECONDS: Final = 0.1
 
 
 class Flags(Protocol):
@@ -39,6 +37,10 @@ class Flags(Protocol):
 
     def includes(self, worker: str, global_user_id: str) -> bool:
         """Whether it is to work for this user; the same answer for a user as long as the flag stays."""
+        ...
+
+    def look(self) -> None:
+        """Asks the server now, where the last look is long ago: for a process that was frozen in between (Lambda)."""
         ...
 
 
@@ -58,6 +60,9 @@ class StaticFlags:
         del worker, global_user_id
         return self.enabled
 
+    def look(self) -> None:
+        """Nothing: they stay as they are."""
+
 
 @dataclass(frozen=True)
 class UnleashFlags:
@@ -76,7 +81,7 @@ class UnleashFlags:
 
     url: str
     environment: str = "default"
-    refresh_seconds: int = 1
+    refresh_seconds: float = REFRESH_SECONDS
     cache_folder: str | None = None
     default: bool = True
 
@@ -89,7 +94,7 @@ class UnleashFlags:
         The token comes from ``FAN_IDENTITY_UNLEASH_TOKEN``.
 
         Args:
-            text: the address; options are ``environment`` and ``refresh`` (seconds).
+            text: the address; options are ``environment`` and ``refresh`` (``500ms``, ``2s`` or seconds).
             setting: where it came from, for errors.
             cache_folder: made if it is not there.
             default: see the class.
@@ -109,18 +114,22 @@ class UnleashFlags:
         return cls(
             url=f"{address.scheme}://{address.target.rstrip('/')}",
             environment=address.options.get("environment", "default"),
-            refresh_seconds=int_option(address, setting, "refresh", 1, least=1),
+            refresh_seconds=_refresh(address, setting),
             cache_folder=None if cache_folder is None else str(cache_folder),
             default=default,
         )
 
     def is_enabled(self, worker: str) -> bool:
         """Whether the worker's toggle is switched on, be it for a share of users only."""
-        return self._client().is_enabled(TOGGLE_PREFIX + worker, default=self.default)
+        return self._client().is_enabled(TOGGLE_PREFIX + worker)
 
     def includes(self, worker: str, global_user_id: str) -> bool:
         """Whether the toggle is on for this user."""
-        return self._client().includes(TOGGLE_PREFIX + worker, global_user_id, default=self.default)
+        return self._client().includes(TOGGLE_PREFIX + worker, global_user_id)
+
+    def look(self) -> None:
+        """As ``Flags.look``: waits a second at most, and asks no more often than every ``refresh_seconds``."""
+        self._client().look()
 
     def close(self) -> None:
         """Ends this process's client; the next question makes another."""
@@ -129,19 +138,21 @@ class UnleashFlags:
         if client is not None:
             client.close()
 
-    def _client(self) -> "_Client":
+    def _client(self) -> "FlagClient":
         key = os.getpid(), self
         client = _clients.get(key)
         if client is None:
             with _lock:
                 client = _clients.get(key)
                 if client is None:
-                    client = _clients[key] = _Client(self)
+                    from .flag_client import FlagClient  # noqa: PLC0415 - costs where no flag server is
+
+                    client = _clients[key] = FlagClient(self, _token())
         return client
 
 
 _lock = threading.Lock()
-_clients: Final[dict[tuple[int, UnleashFlags], "_Client"]] = {}
+_clients: Final[dict[tuple[int, UnleashFlags], "FlagClient"]] = {}
 
 
 def _renew_lock() -> None:
@@ -150,6 +161,19 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _refresh(address: Address, setting: str) -> float:
+    text = address.options.get("refresh")
+    if text is None:
+        return REFRESH_SECONDS
+    try:
+        seconds = float(text) if text.isdigit() and text.isascii() else duration(text).total_seconds()
+    except ValueError:
+        seconds = 0.0
+    if seconds < _LEAST_REFRESH_SECONDS:
+        raise UsageError(f"--{setting}: refresh is a time such as 500ms or 2s, at least {_LEAST_REFRESH_SECONDS} s")
+    return seconds
 
 
 def _is_host_and_path(target: str) -> bool:
@@ -165,85 +189,3 @@ def _is_host_and_path(target: str) -> bool:
 
 def _token() -> str:
     return os.environ.get(TOKEN_ENV, "").strip()
-
-
-class _Client:
-    """UnleashClient with a cache of ours."""
-
-    def __init__(self, flags: UnleashFlags) -> None:
-        from UnleashClient.clients.unleash_client import UnleashClient  # noqa: PLC0415 - costs where no flag server is
-        from UnleashClient.utils import InstanceAllowType  # noqa: PLC0415
-
-        _quiet_unleash()
-        token = _token()
-        self.cache = LastKnownFlags(_cache_file(flags, token))
-        make: Any = UnleashClient
-        self._client: Any = make(
-            url=flags.url,
-            app_name="fan-identity",
-            environment=flags.environment,
-            instance_id=f"fan-identity-{os.getpid()}",
-            refresh_interval=flags.refresh_seconds,
-            metrics_interval=_METRICS_SECONDS,
-            request_timeout=_REQUEST_SECONDS,
-            request_retries=0,  # the next refresh is the retry
-            custom_headers={"Authorization": token},
-            cache=self.cache,
-            multiple_instance_mode=InstanceAllowType.SILENTLY_ALLOW,
-        )
-        try:
-            self._client.initialize_client()
-        except Exception as error:  # whatever it is, flags are no reason to stop
-            _log.warning("the flag client did not start (%s); the last known flags are used", type(error).__name__)
-
-    def is_enabled(self, toggle: str, *, default: bool) -> bool:
-        enabled = self.cache.enabled.get(toggle)
-        if enabled is None:
-            return default
-        # Unleash shows which toggles are in use; the answer itself is of no use, for want of a user.
-        self._client.is_enabled(toggle)
-        return enabled
-
-    def includes(self, toggle: str, global_user_id: str, *, default: bool) -> bool:
-        """Asks UnleashClient only where the answer depends on the user: a question costs it 0.2 ms."""
-        if toggle not in self.cache.for_everyone:
-            return default
-        answer = self.cache.for_everyone[toggle]
-        # A lone surrogate, which is no text, could not be handed over.
-        user = global_user_id.encode(errors="replace").decode()
-        return bool(self._client.is_enabled(toggle, {"userId": user})) if answer is None else answer
-
-    def close(self) -> None:
-        self._client.destroy()
-
-
-def _cache_file(flags: UnleashFlags, token: str) -> Path | None:
-    if flags.cache_folder is None:
-        return None
-    # Another token may show another environment's flags.
-    digest = hashlib.sha256("\0".join((flags.url, flags.environment, token)).encode()).hexdigest()
-    return Path(flags.cache_folder) / f"flags-{digest[:16]}.json"
-
-
-class _OneLine(logging.Handler):
-    """Stands for all UnleashClient and its scheduler say: one line of ours, once a minute at most."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._said_at = -_WARN_SECONDS
-
-    def emit(self, record: logging.LogRecord) -> None:
-        del record  # may hold URLs and answers
-        now = time.monotonic()
-        if now - self._said_at >= _WARN_SECONDS:
-            self._said_at = now
-            _log.warning("the flag server cannot be asked or refuses the token; the last known flags are used")
-
-
-def _quiet_unleash() -> None:
-    for name in ("UnleashClient", "apscheduler", "yggdrasil_engine"):
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-        if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
-            logger.addHandler(_OneLine() if name == "UnleashClient" else logging.NullHandler())

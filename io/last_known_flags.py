@@ -1,21 +1,27 @@
-"""What UnleashClient keeps its flags in, so that they outlast an outage of the server and a restart.
+"""The last flags the server told: in memory, and in a file, so that they outlast an outage and a restart.
 
-It has the methods of UnleashClient's ``BaseCache``. Of that library's own caches the one in a file pickles, which a
-folder others can write to must not, and takes whatever a proxy answers for flags; this one keeps what it has.
+What a server, a proxy or the file says is distrusted: whatever is not wholly flags is not taken for some.
 """
 
 import logging
 import os
+import stat
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-_STATE: Final = "/client/features"  # the key under which UnleashClient keeps what it fetched
-_ETAG: Final = "etag"
+TOGGLE_PREFIX: Final = "fan-identity."
+MAX_STATE_BYTES: Final = 8 << 20
+"""Flags beyond this are refused; a server of a thousand toggles tells about 1 MB."""
 
 _log = logging.getLogger(__name__)
+
+
+class NotFlagsError(ValueError):
+    """What was told is not taken for flags; the message is one line without a word of it."""
 
 
 class _Strategy(msgspec.Struct):
@@ -55,72 +61,90 @@ _state_decoder: Final = msgspec.json.Decoder(_State)
 
 
 class LastKnownFlags:
-    """The last flags the server told: in memory, and in a file.
+    """The last flags the server told.
 
     Args:
-        file: made, with its folder, when there is something to keep; None to keep nothing over restarts.
+        file: made, with its folder, when there is something to keep; None to keep nothing over restarts. Only this
+            user may read it (strategies can name fans), and one that others could have written is not read.
 
     Attributes:
         enabled: whether a toggle is switched on, by its name.
         for_everyone: by a toggle's name the answer for any user, or None where it depends on the user.
-        bootstrapped: whether the file held flags.
+        text: the flags as told, JSON; "" where none are known.
     """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._values: dict[str, Any] = {}
+        self._warned = False
+        self.text = ""
         self.enabled: dict[str, bool] = {}
         self.for_everyone: dict[str, bool | None] = {}
-        self.bootstrapped = False
-        self._takes_etag = True
         if file is not None:
-            with suppress(OSError, UnicodeDecodeError):
-                self.bootstrapped = self._take(file.read_text("utf-8"))
+            with suppress(OSError, NotFlagsError):
+                self._keep(_read_own(file))
 
-    def _take(self, text: str) -> bool:
-        """Keeps the flags a text holds; False where it holds none."""
+    def take(self, told: bytes) -> None:
+        """Takes what a server told for the flags from now on.
+
+        Raises:
+            NotFlagsError: it is no flags, or knows none of our toggles where some were known: another server's, or
+                those of a token of another project. What was known stays.
+        """
+        before = self.text
+        self._keep(told)
+        if self.text != before:
+            self._write(told)
+
+    def _keep(self, told: bytes) -> None:
         try:
+            text = told.decode()
             state = _state_decoder.decode(text)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            return False
-        self._values[_STATE] = text
-        self.enabled = {feature.name: feature.enabled for feature in state.features}
+            raise NotFlagsError("its answer is no flags") from None
+        enabled = {feature.name: feature.enabled for feature in state.features}
+        if _knows_ours(self.enabled) and not _knows_ours(enabled):
+            raise NotFlagsError(f"it knows none of the toggles {TOGGLE_PREFIX}… it knew")
+        self.text = text
+        self.enabled = enabled
         self.for_everyone = {feature.name: feature.for_everyone for feature in state.features}
-        return True
 
-    def set(self, key: str, value: Any) -> None:
-        """Keeps a value; what are no flags is not taken for some, nor its ETag."""
-        if key == _STATE:
-            self._takes_etag = self._take(value)
-            if self._takes_etag:
-                self._write(value)
-        elif key != _ETAG or self._takes_etag:
-            self._values[key] = value
-
-    def _write(self, text: str) -> None:
+    def _write(self, told: bytes) -> None:
         if self._file is None:
             return
-        beside = self._file.with_suffix(f".{os.getpid()}")
+        beside = self._file.with_suffix(f".{uuid.uuid4().hex}")
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside.write_text(text, "utf-8")
-            beside.replace(self._file)  # whole or not at all, whoever else writes
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(told)
+            beside.replace(self._file)  # whole or not at all, whoever else writes; a link is replaced, not followed
+            self._warned = False
         except OSError as error:
-            _log.warning("the last known flags cannot be kept in a file: %s", error.strerror)
-            self._file = None
+            with suppress(OSError):
+                beside.unlink()
+            if not self._warned:
+                _log.warning("the last known flags cannot be kept in a file: %s", error.strerror)
+            self._warned = True
 
-    def mset(self, data: dict[str, Any]) -> None:
-        """Keeps several values."""
-        for key, value in data.items():
-            self.set(key, value)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """A value, or the default."""
-        return self._values.get(key, default)
+def _knows_ours(enabled: dict[str, bool]) -> bool:
+    return any(name.startswith(TOGGLE_PREFIX) for name in enabled)
 
-    def exists(self, key: str) -> bool:
-        """Whether there is a value."""
-        return key in self._values
 
-    def destroy(self) -> None:
-        """Nothing: what was known last is for the next process."""
+def _read_own(path: Path) -> bytes:
+    """A file's content, where it is a regular one that nobody but this user (or root) could have written.
+
+    Raises:
+        OSError: it cannot be read, or is a link.
+        NotFlagsError: it is not to be trusted.
+    """
+    # Without waiting: opening a pipe would, until somebody writes to it.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        ours = os.name != "posix" or (found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022)
+        if not stat.S_ISREG(found.st_mode) or not ours or found.st_size > MAX_STATE_BYTES:
+            _log.warning(
+                "the file of the last known flags is not read: others could have written it, or it is too large"
+            )
+            raise NotFlagsError("not a file of ours")
+        return file.read(MAX_STATE_BYTES)

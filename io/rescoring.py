@@ -19,6 +19,7 @@ from ..domain.rescoring import (
 )
 from .backends import Backends
 from .clock import now_ms
+from .kill_switch import KillSwitch
 from .pacing import Pacer
 from .persisting import apply_imports, persist
 from .ports import AraiSource, ArmCache, FanImports, ReceivedMessage, ScoringModel, Table
@@ -48,6 +49,7 @@ class Rescoring:
         model: scores them.
         imports: what the active imports say of them, or None to apply none.
         pacer: how many users a second are scored, live traffic's room to breathe; None for as many as can be.
+        switch: a request is paused in its midst where the worker is switched off; None to end what is begun.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Rescoring:
         model: ScoringModel,
         imports: FanImports | None,
         pacer: Pacer | None = None,
+        switch: KillSwitch | None = None,
     ) -> None:
         self._worker = worker
         self._table = table
@@ -67,9 +70,12 @@ class Rescoring:
         self._model = model
         self._imports = imports
         self._pacer = pacer
+        self._switch = switch
 
     @classmethod
-    def of(cls, worker: str, backends: Backends, pacer: Pacer | None = None) -> "Rescoring":
+    def of(
+        cls, worker: str, backends: Backends, pacer: Pacer | None = None, switch: KillSwitch | None = None
+    ) -> "Rescoring":
         """With the clients of backends.
 
         Raises:
@@ -83,6 +89,7 @@ class Rescoring:
             backends.open_model(),
             backends.open_imports(),
             pacer,
+            switch,
         )
 
     def rescore(self, batch: Batch[ReceivedMessage], count: Count) -> Batch[ReceivedMessage]:
@@ -150,6 +157,8 @@ class Rescoring:
         Returns:
             The dead letters of those who cannot be scored; and where that is everybody, for now, why.
         """
+        if self._switch is not None and not self._switch.wait():
+            return [], Failure("switched_off", "the worker is switched off by its flag", retryable=True)
         if self._pacer is not None:
             self._pacer.take(len(users))
         queued = [

@@ -26,7 +26,7 @@ def main() -> None:
     # Imported after the log is set up: Beam logs while it is imported.
     from apache_beam.runners.worker import sdk_worker_main  # noqa: PLC0415
 
-    from ..transforms.sources import draining  # noqa: PLC0415
+    from ..transforms.draining import draining  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, lambda number, frame: draining.set())
     sdk_worker_main.main([])  # pyright: ignore[reportUnknownMemberType]

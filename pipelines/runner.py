@@ -22,7 +22,8 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from ..io.errors import BackendUnavailableError, FanIdentityError, UsageError
 from ..transforms.batches import NAMESPACE
-from ..transforms.sources import IN_PROCESS, Pace, draining
+from ..transforms.draining import draining
+from ..transforms.sources import IN_PROCESS, Pace
 from . import local_worker
 
 _LOCAL_RUNNERS: Final = ("DirectRunner", "PrismRunner")

@@ -117,7 +117,7 @@ def _activities(
         raise UsageError(f"--source: {scheme}:// is not supported here; use one of {known}")
     path = str(Path(local_path(source)).resolve())
     if pace is None:
-        return ReadActivityFiles(worker.name, plan_ranges([path], file_format), settings.batch_size)
+        return ReadActivityFiles(worker.name, backends, plan_ranges([path], file_format), settings.batch_size)
     followed = file_format or detect_format(path)
     LineTail(path, followed, "").close()  # says at once where a format cannot be followed
     return FollowFile(path, followed, worker.name, backends, settings.batch_size, pace)

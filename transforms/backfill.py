@@ -23,7 +23,8 @@ from ..io.files import FileRange, read_range
 from ..io.ports import PositionStore, ReceivedMessage, Share
 from ..io.steps import Queued
 from .batches import BatchStep, BatchTransform, count, new_request_id, par_do
-from .sources import draining
+from .draining import draining
+from .flags import kill_switch
 
 Item = TypeVar("Item", covariant=True)
 
@@ -117,9 +118,9 @@ class _ReadFilePart(beam.DoFn):
         self._batch_records = batch_records
 
     def process(self, element: FileRange) -> Iterator[PartBatch[RawRecord]]:
-        part = self._job.part(part_of(element))
+        part, switch = self._job.part(part_of(element)), kill_switch(self._job.backends)
         for records in read_range(element, self._batch_records):
-            if draining.is_set():
+            if draining.is_set() or not switch.wait():
                 return
             _taken(records)
             yield PartBatch(new_request_id(), element.path, records, part=part)
@@ -171,8 +172,9 @@ class _ReadStreamShare(beam.DoFn):
             return position
 
         reader = self._backends.open_stream().open(element, {}, reached, bounded=True)
+        switch = kill_switch(self._backends)
         try:
-            while not draining.is_set() and not reader.ended():
+            while not draining.is_set() and not reader.ended() and switch.wait():
                 found = reader.poll(self._batch_records)
                 if found is None:
                     draining.wait(_REST_SECONDS)

@@ -1,6 +1,7 @@
-"""Which users a worker is switched on for."""
+"""Which users a worker is switched on for, and whether it is at all."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from typing_extensions import override
@@ -8,7 +9,14 @@ from typing_extensions import override
 from ..domain.records import Batch
 from ..io import steps
 from ..io.backends import Backends
-from .batches import BatchStep, BatchTransform, par_do
+from ..io.kill_switch import KillSwitch
+from .batches import BatchStep, BatchTransform, count_of, par_do
+from .draining import draining
+
+
+def kill_switch(backends: Backends) -> KillSwitch:
+    """The kill switch of the backends' worker, for a source to ask before it reads on."""
+    return KillSwitch(backends.worker, backends.open_flags(), partial(count_of, backends.worker), draining)
 
 
 @dataclass

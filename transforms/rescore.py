@@ -11,6 +11,7 @@ from ..io.pacing import pacer_of
 from ..io.ports import ReceivedMessage
 from ..io.rescoring import Rescoring
 from .batches import BatchStep, BatchTransform, par_do
+from .flags import kill_switch
 
 
 @dataclass
@@ -32,7 +33,8 @@ class _Rescore(BatchStep):
 
     def setup(self) -> None:
         backends = self._backends
-        self._rescoring = Rescoring.of(self._worker, backends, pacer_of(backends.rescore_rate))
+        pacer, switch = pacer_of(backends.rescore_rate), kill_switch(backends)
+        self._rescoring = Rescoring.of(self._worker, backends, pacer, switch)
 
     @override
     def step(self, batch: Batch[ReceivedMessage]) -> Batch[ReceivedMessage]:

@@ -6,7 +6,6 @@ Each source yields batches. Delivery is at least once: a run that is killed read
 downstream is idempotent.
 """
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from ..io.files import FileFormat, FileRange, LineTail, read_range
 from ..io.ports import MessageQueue, ReceivedMessage
 from ..io.telemetry.totals import totals_of
 from .batches import BatchCoder, BatchTransform, begin, par_do, received_from
+from .draining import draining
+from .flags import kill_switch
 from .progress import tell_progress_as_fraction
 
 tell_progress_as_fraction()  # here, since also worker processes import this module
@@ -40,11 +41,6 @@ _POLL_SECONDS = 0.01
 
 _EMPTY_QUEUE_REST_SECONDS = 0.05
 _EMPTY_LOOKS = 20
-
-draining = threading.Event()
-"""Set to end the streaming sources of this process after the batch they are on; everything read is finished first.
-
-One per process, as signals are. On a cluster the runner drains instead."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +75,13 @@ class ReadActivityFiles(BatchTransform):
 
     Attributes:
         worker: whose batches they are.
+        backends: of the worker, whose kill switch is honoured.
         ranges: of files planned by ``plan_ranges``; small, so they are part of the pipeline.
         batch_records: records a batch.
     """
 
     worker: str
+    backends: Backends
     ranges: Sequence[FileRange]
     batch_records: int
 
@@ -93,18 +91,22 @@ class ReadActivityFiles(BatchTransform):
             input_or_inputs
             | "Ranges" >> beam.Create(list(self.ranges))
             | "Share among workers" >> beam.Reshuffle()
-            | "Read" >> par_do(_ReadRange(self.worker, self.batch_records))
+            | "Read" >> par_do(_ReadRange(self.worker, self.backends, self.batch_records))
         )
 
 
 class _ReadRange(beam.DoFn):
-    def __init__(self, worker: str, batch_records: int) -> None:
+    def __init__(self, worker: str, backends: Backends, batch_records: int) -> None:
         self._worker = worker
+        self._backends = backends
         self._batch_records = batch_records
+
+    def setup(self) -> None:
+        self._switch = kill_switch(self._backends)
 
     def process(self, element: FileRange) -> Iterator[Batch[RawRecord]]:
         for records in read_range(element, self._batch_records):
-            if draining.is_set():
+            if draining.is_set() or not self._switch.wait():
                 return
             yield begin(self._worker, "read", element.path, records)
 
@@ -141,11 +143,12 @@ class _Drain(beam.DoFn):
 
     def setup(self) -> None:
         self._queue = _receive_from(self._backends)
+        self._switch = kill_switch(self._backends)
 
     def process(self, element: int) -> Iterator[Batch[ReceivedMessage]]:
         del element
         empty_looks = 0
-        while not draining.is_set():
+        while not draining.is_set() and self._switch.wait():
             messages = self._queue.receive(self._batch_size)
             if messages:
                 empty_looks = 0
@@ -324,10 +327,13 @@ class _FileReader(PollingReader):
         super().__init__(source.pace)
         self._source = source
         self._position = position
+        self._switch = kill_switch(source.backends)
         self._tail = LineTail(source.path, source.format, position)
 
     @override
     def poll(self) -> Batch[RawRecord] | None:
+        if not self._switch.is_on():
+            return None  # the file keeps what comes
         records, self._position = self._tail.poll(self._source.limit)
         if not records:
             return None
@@ -363,13 +369,13 @@ class _QueueReader(PollingReader):
         super().__init__(source.pace)
         self._backends = backends
         self._queue = _receive_from(backends)
-        self._flags = backends.open_flags()
+        self._switch = kill_switch(backends)
         self._limit = source.limit
 
     @override
     def poll(self) -> Batch[ReceivedMessage] | None:
-        if not self._flags.is_enabled(self._backends.worker):
-            return None  # switched off: messages wait
+        if not self._switch.is_on():
+            return None  # messages wait
         messages = self._queue.receive(self._limit)
         return _received(self._backends, messages) if messages else None
 

@@ -21,13 +21,14 @@ from ..io.addresses import parse_address, partition_source
 from ..io.backends import Backends
 from ..io.ports import PositionStore, Share, StreamReader
 from .batches import BatchTransform, begin, par_do
+from .draining import draining
+from .flags import kill_switch
 from .sources import (
     ON_CLUSTER,
     Pace,
     PollingReader,
     PollingSource,
     Position,
-    draining,
     read_unbounded,
 )
 
@@ -79,8 +80,9 @@ class _ReadShare(beam.DoFn):
             return "" if fresh else positions.load(self._backends.worker, partition_source(source, partition))
 
         reader = self._backends.open_stream().open(element, {}, committed, bounded=True)
+        switch = kill_switch(self._backends)
         try:
-            while not draining.is_set() and not reader.ended():
+            while not draining.is_set() and not reader.ended() and switch.wait():
                 batch = _poll(reader, source, self._batch_records, self._backends.worker)
                 if batch is not None:
                     # Without a position nothing is committed: a backfill does not move the live worker's place.
@@ -166,15 +168,15 @@ class _StreamReader(PollingReader):
         worker_reports.start(source.backends)
         self._source = source
         self._address = _source_of(source.backends)
-        self._flags = source.backends.open_flags()
+        self._switch = kill_switch(source.backends)
         self._committed = source.backends.open_positions()
         self._positions = positions
         self._reader: StreamReader | None = None
 
     @override
     def poll(self) -> Batch[RawRecord] | None:
-        if not self._flags.is_enabled(self._source.backends.worker):
-            return None  # switched off: the log keeps what comes
+        if not self._switch.is_on():
+            return None  # the log keeps what comes
         if self._reader is None:
             self._reader = _take(self._source, self._positions, self._committed)
         return _poll(self._reader, self._address, self._source.limit, self._source.backends.worker)

@@ -112,7 +112,7 @@ def watch(
       --cache redis://host/0 --dead-letters dynamodb://fanIdentityDeadLetters
     """
     from ...batch.import_events import WatchQueue  # noqa: PLC0415
-    from ...transforms.sources import draining  # noqa: PLC0415
+    from ...transforms.draining import draining  # noqa: PLC0415
     from ..runner import drain_on_signal  # noqa: PLC0415
 
     settings = load_settings(

@@ -97,7 +97,7 @@ def redrive(
         _say_what_would_be_sent(opened, where, one, as_json=as_json)
         return
     from ...batch.redrive import Redrive  # noqa: PLC0415 - imports Beam
-    from ...transforms.sources import draining  # noqa: PLC0415
+    from ...transforms.draining import draining  # noqa: PLC0415
     from ..enqueue import RulesOfNow  # noqa: PLC0415
     from ..runner import drain_on_signal  # noqa: PLC0415
 

@@ -1,11 +1,13 @@
 """Flags without a server: addresses, what is kept of the last known flags, and silence."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,7 @@ import pytest
 
 from fan_identity.io.errors import UsageError
 from fan_identity.io.flags import TOKEN_ENV, StaticFlags, UnleashFlags
-from fan_identity.io.last_known_flags import LastKnownFlags
-
-STATE_KEY = "/client/features"
+from fan_identity.io.last_known_flags import MAX_STATE_BYTES, LastKnownFlags, NotFlagsError
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,8 @@ def test_static_flags_are_the_same_for_all(enabled: bool):
         "unleash+http://ho st/api",
         "unleash+http://host/api?env=x",
         "unleash+http://host/api?refresh=0",
+        "unleash+http://host/api?refresh=50ms",
+        "unleash+http://host/api?refresh=soon",
     ],
 )
 def test_wrong_addresses_are_said(address: str):
@@ -76,38 +78,105 @@ def test_flags_pickle_without_the_token():
     assert pickle.loads(pickle.dumps(flags)) == flags
 
 
-@pytest.mark.parametrize("garbage", ["", "<html>", "{}", '{"features": 3}', '{"features": [{}]}', "[" * 100_000])
-def test_what_is_no_flags_does_not_replace_flags(tmp_path: Path, garbage: str):
+GARBAGE = {
+    "nothing": b"",
+    "HTML": b"<html><body>Bad gateway</body></html>",
+    "half JSON": state(feature("fan-identity.a")).encode()[:-10],
+    "a list": b"[]",
+    "an object without flags": b"{}",
+    "a number of flags": b'{"features": 3}',
+    "a flag without a name": b'{"features": [{}]}',
+    "a switch that is text": b'{"features": [{"name": "fan-identity.a", "enabled": "yes"}]}',
+    "a name that is a number": b'{"features": [{"name": 1, "enabled": true}]}',
+    "deep nesting": b"[" * 100_000,
+    "no UTF-8": b'{"features": [{"name": "fan-identity.a\xff", "enabled": true}]}',
+    "a pickle": b"\x80\x04pickle",
+    "no flags": state().encode(),
+    "another application's flags": state(feature("billing.invoices"), feature("fan-identit")).encode(),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_what_is_no_flags_does_not_replace_flags(tmp_path: Path, garbage: bytes):
     file = tmp_path / "folder" / "flags.json"
     known = LastKnownFlags(file)
-    known.mset({"etag": "", "mlst": 1})
-    known.set(STATE_KEY, state(feature("a"), feature("b", enabled=False)))
-    known.set("etag", "1")
-    known.set(STATE_KEY, garbage)
-    known.set("etag", "2")
-    assert known.enabled == {"a": True, "b": False}
-    assert known.get("etag") == "1", "or the server would never send the flags again"
-    assert known.exists(STATE_KEY)
-    known.destroy()
+    known.take(state(feature("fan-identity.a"), feature("fan-identity.b", enabled=False)).encode())
+    with pytest.raises(NotFlagsError) as error:
+        known.take(garbage)
+    assert "billing" not in str(error.value)
+    assert known.enabled == {"fan-identity.a": True, "fan-identity.b": False}
     again = LastKnownFlags(file)
-    assert again.bootstrapped
-    assert again.enabled == known.enabled
+    assert (again.enabled, again.for_everyone, again.text) == (known.enabled, known.for_everyone, known.text)
     assert [path.name for path in file.parent.iterdir()] == ["flags.json"]
 
 
-def test_a_file_that_is_no_flags_is_no_file(tmp_path: Path):
+def test_only_this_user_can_read_the_file(tmp_path: Path):
+    file = tmp_path / "folder" / "flags.json"
+    LastKnownFlags(file).take(state(feature("fan-identity.a")).encode())
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("garbage", [b"\x80\x04pickle\xff", b"", b"{", b"x" * (MAX_STATE_BYTES + 1)])
+def test_a_file_that_is_no_flags_is_no_file(tmp_path: Path, garbage: bytes):
     file = tmp_path / "flags.json"
-    file.write_bytes(b"\x80\x04pickle\xff")
+    file.write_bytes(garbage)
     known = LastKnownFlags(file)
-    assert (known.bootstrapped, known.enabled) == (False, {})
+    assert (known.text, known.enabled) == ("", {})
+    known.take(state(feature("fan-identity.a")).encode())
+    assert LastKnownFlags(file).enabled == {"fan-identity.a": True}, "and it is mended"
+
+
+def test_a_file_others_could_have_written_is_not_read(tmp_path: Path):
+    file = tmp_path / "flags.json"
+    file.write_text(state(feature("fan-identity.a")))
+    for mode in (0o666, 0o660):
+        file.chmod(mode)
+        assert LastKnownFlags(file).enabled == {}
+    file.chmod(0o600)
+    assert LastKnownFlags(file).enabled == {"fan-identity.a": True}
+
+
+def test_a_link_is_neither_read_nor_written_through(tmp_path: Path):
+    target, file = tmp_path / "precious", tmp_path / "flags.json"
+    target.write_text(state(feature("fan-identity.planted")))
+    file.symlink_to(target)
+    known = LastKnownFlags(file)
+    assert known.enabled == {}
+    known.take(state(feature("fan-identity.a")).encode())
+    assert target.read_text() == state(feature("fan-identity.planted"))
+    assert not file.is_symlink()
+    assert LastKnownFlags(file).enabled == {"fan-identity.a": True}
+
+
+def test_a_pipe_in_the_files_place_stops_nobody(tmp_path: Path):
+    os.mkfifo(tmp_path / "flags.json")
+    assert LastKnownFlags(tmp_path / "flags.json").enabled == {}
+
+
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path: Path):
+    file = tmp_path / "flags.json"
+    texts = [state(*(feature(f"fan-identity.{name}{number}") for number in range(300))).encode() for name in "abcd"]
+
+    def write(text: bytes) -> None:
+        known = LastKnownFlags(None)
+        known._file = file
+        for _ in range(20):
+            known.text = ""
+            known.take(text)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, texts))
+    assert file.read_bytes() in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["flags.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").write_text("")
     known = LastKnownFlags(tmp_path / "file" / "flags.json")
-    known.set(STATE_KEY, state(feature("a")))
-    known.set(STATE_KEY, state(feature("b")))
-    assert known.enabled == {"b": True}
+    known.take(state(feature("fan-identity.a")).encode())
+    known.take(state(feature("fan-identity.b")).encode())
+    assert known.enabled == {"fan-identity.b": True}
     assert len(caplog.records) == 1
 
 
@@ -130,7 +199,7 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: py
 )
 def test_the_answer_is_known_for_everyone_only_where_no_user_can_differ(toggle: dict[str, Any], answer: bool | None):
     known = LastKnownFlags(None)
-    known.set(STATE_KEY, state(toggle))
+    known.take(state(toggle).encode())
     assert known.for_everyone == {"t": answer}
 
 
@@ -196,6 +265,6 @@ def test_an_outage_says_one_line_and_gives_the_default(broken: _Broken, default:
         child.kill()
     assert out.split() == [str(default == "on")] * 2
     [line] = err.splitlines()
-    assert json.loads(line)["logger"] == "fan_identity.io.flags"
+    assert json.loads(line)["logger"] == "fan_identity.io.flag_client"
     assert "s3cret" not in err
     assert child.returncode == 0

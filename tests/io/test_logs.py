@@ -92,8 +92,25 @@ def test_others_are_silent(capsys, level):
 def test_at_debug_level_the_warnings_of_others_are_told(capsys):
     configure_logging("Debug", "w", "r")
     logging.getLogger("apache_beam.runners").info("chatter")
-    logging.getLogger("apache_beam.runners").warning("told")
-    assert [(line["logger"], line["message"]) for line in lines(capsys)] == [("apache_beam.runners", "told")]
+    logging.getLogger("apache_beam.runners").warning("told of %s", "fan-1")
+    (line,) = lines(capsys)
+    assert (line["logger"], line["message"]) == ("apache_beam.runners", "told of %s")
+    assert line["where"].startswith("test_logs.py:")
+
+
+def test_what_others_put_into_their_texts_is_not_told(capsys):
+    configure_logging("debug", "w", "r")
+    log = logging.getLogger("someone.else")
+    try:
+        raise ValueError("secret-1")
+    except ValueError:
+        log.exception(f"failed for {'secret-2'}")
+    log.warning("%s", ["secret-3"])
+    log.error(ValueError("secret-4"))
+    captured = capsys.readouterr().err
+    assert "secret" not in captured
+    first = json.loads(captured.splitlines()[0])
+    assert (first["message"], first["error"]) == ("(text left out)", "ValueError")
 
 
 def test_configured_twice_a_line_is_written_once(capsys):
