@@ -10,8 +10,6 @@ from enum import Enum
 from itertools import product
 from typing import Final
 
-from .scorable import Rejection
-
 OTHER: Final = "other"
 """Stands for every value that is not listed."""
 
@@ -44,7 +42,16 @@ EVENTS: Final = (
 )
 """What becomes of records, by the counters of the steps."""
 
-REJECTIONS: Final = (*(reason.value for reason in Rejection), "flagged_off", "other_change")
+REJECTIONS: Final = (
+    "unknown_type",
+    "blank_user",
+    "too_old",
+    "in_future",
+    "internal_account",
+    "flagged_off",
+    "other_change",
+)
+"""Those of ``domain.scorable``, and what the steps reject besides."""
 
 _OUTAGES: Final = tuple(
     f"{service}_{what}"
@@ -74,6 +81,7 @@ TABLES: Final = (
     "table",
     "staging_table",
     "verification_table",
+    "account_fanscore_table",
     "demand_table",
     "dead_letters",
     "arai",
@@ -87,16 +95,17 @@ SERVICES: Final = (
     "accounts",
     "identity",
     "arm",
+    "account_fanscore",
     "account_info",
     "campaigns",
     "demand",
     "eligibility",
     "event_details",
-    "fans",
+    "fan_identity",
     "identity_checks",
     "lnaa",
     "phone_scores",
-    "rekognition",
+    "verification",
 )
 """Called over HTTP, or asked while a request waits."""
 
@@ -105,19 +114,8 @@ PARTS: Final = tuple(
 )
 """Probed by checkLiveness, by setting."""
 
-OPERATIONS: Final = (
-    "arm",
-    "arm_many",
-    "graphql",
-    "validateToken",
-    "getArmScore",
-    "fans",
-    "console",
-    "console_api",
-    "health",
-    "docs",
-)
-"""What the API and the resolvers are asked for."""
+OPERATIONS: Final = ("arm", "arm_many", "graphql", "pages", "console", "health")
+"""What the API is asked for."""
 
 CALL_OUTCOMES: Final = ("ok", "refused", "transient", "timeout", "not_called")
 REQUEST_OUTCOMES: Final = ("ok", "client_error", "server_error", "limited")

@@ -58,6 +58,10 @@ class AwsRefusedError(RefusedError):
         self.answer = answer
 
 
+class ThrottledError(TransientError):
+    """The service was asked too much."""
+
+
 @dataclass(frozen=True)
 class Route:
     """Where requests go and how they are signed."""
@@ -213,7 +217,9 @@ class AsyncAwsClient:
         if status == _SUCCESS:
             return answer
         code = str(answer.get("__type") or answer.get("code") or "").rpartition("#")[2].partition(":")[0]
-        if status >= _SERVER_ERRORS or code in THROTTLED:
+        if code in THROTTLED:
+            raise ThrottledError(f"{self._service}: {code}", status=status)
+        if status >= _SERVER_ERRORS:
             raise TransientError(f"{self._service}: {code or f'status {status}'}", status=status)
         self._frozen_at = float("-inf")  # should it be the credentials, they are asked for anew
         raise AwsRefusedError(self._service, code, status, answer)

@@ -17,6 +17,7 @@ from ..domain.keys import LATEST_SK, arm_cache_key, user_pk
 from ..io.arm_reads import ArmReads, open_arm_reads
 from ..io.breaker import Admission, Breaker
 from ..io.errors import FanIdentityError, UnavailableError, UsageError
+from ..io.telemetry.metrics import observe_lookup
 from .data_sources import ArmScore, AsyncTable
 
 Asked = TypeVar("Asked")
@@ -71,6 +72,7 @@ class ArmLookup:
             failures_to_open=_FAILURES_TO_OPEN,
             first_pause=_FIRST_PAUSE_SECONDS,
             longest_pause=_LONGEST_PAUSE_SECONDS,
+            service=_SOURCE,
         )
 
     @classmethod
@@ -103,7 +105,9 @@ class ArmLookup:
         try:
             entry = await self._from_cache(self._cache.get, arm_cache_key(global_user_id))
         except _CacheAwayError:
+            observe_lookup("arm", "away")
             return await self._from_table(global_user_id)
+        observe_lookup("arm", "miss" if entry is None else "hit")
         return None if entry is None else _score_of_entry(entry, global_user_id)
 
     async def get_many(self, global_user_ids: Sequence[str]) -> list[ArmScore | None]:

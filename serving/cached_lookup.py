@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cachetools import TTLCache
 
+from ..io.telemetry.metrics import observe_lookup
 from .data_sources import Lookup
 
 EVENT_DETAILS_SECONDS: Final = 300.0
@@ -45,7 +46,9 @@ class CachedLookup:
             UnavailableError: it is not kept and the upstream is away.
         """
         key = tuple(sorted(parameters.items()))
-        if key in self._kept:
+        kept = key in self._kept
+        observe_lookup("event_details", "hit" if kept else "miss")
+        if kept:
             return self._kept[key]
         task = self._asking.get(key)
         if task is None:

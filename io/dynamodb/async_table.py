@@ -8,11 +8,13 @@ from typing import Any, Final, cast
 
 from ..addresses import Address
 from ..asking import GRACE_SECONDS, answered
-from ..aws_json_async import AsyncAwsClient, AwsRefusedError
+from ..aws_json_async import AsyncAwsClient, AwsRefusedError, ThrottledError
 from ..caller import Caller, CallLimits
 from ..errors import BackendUnavailableError, UnavailableError, UsageError
 from ..ports import Item
+from ..telemetry.metrics import observe_throttling
 from .calls import TableCalls
+from .capacity import observe_capacity, with_capacity
 from .table import VERSION_ATTRIBUTE
 from .values import (
     MAX_ITEM_BYTES,
@@ -67,6 +69,7 @@ class DynamoDbAsyncTable:
         self._calls = TableCalls(address, setting)  # checks the name, and knows the table's description
         self._client = client
         self._table = address.target
+        self._setting = setting.replace("-", "_")
         self._name = name
         self._consistent = consistent
         place = f"{address.target}?{sorted(address.options.items())}"
@@ -161,8 +164,14 @@ class DynamoDbAsyncTable:
             raise UnavailableError(self._name, str(error)) from None
 
         async def attempt() -> dict[str, Any]:
+            asked = with_capacity(operation, {"TableName": self._table, **parameters})
             try:
-                return await self._client.call(operation, {"TableName": self._table, **parameters})
+                answer = await self._client.call(operation, asked)
+                observe_capacity(self._setting, operation, answer)
+                return answer
+            except ThrottledError:
+                observe_throttling(self._setting)
+                raise
             except AwsRefusedError as error:
                 if error.code == _UNWRITTEN:
                     return {_UNWRITTEN: True}

@@ -13,6 +13,8 @@ from ..addresses import Address, check_options
 from ..aws import AWS_OPTIONS, THROTTLED, client, error_code, translated_errors
 from ..aws_json import JsonClient, json_client
 from ..errors import BackendUnavailableError, UsageError
+from ..telemetry.metrics import observe_throttling
+from .capacity import observe_capacity, with_capacity
 from .values import Attribute, ItemTooLargeError, UnsupportedItemError
 
 BATCH_ITEMS: Final = 25
@@ -80,6 +82,7 @@ class TableCalls:
         check_options(address, setting, AWS_OPTIONS)
         self._address = address
         self._setting = setting
+        self._name = setting.replace("-", "_")
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Calls an operation, named as boto3 has it, on the table.
@@ -94,7 +97,12 @@ class TableCalls:
 
     def _call(self, operation: str, seconds: float, parameters: Mapping[str, Any]) -> dict[str, Any]:
         named = {"TableName": self._address.target, **parameters}
-        return self._retried(lambda service: service.call_with_retries(operation, named), seconds)
+        return self._retried(lambda service: self._once(service, operation, named), seconds)
+
+    def _once(self, service: JsonClient, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        answer = service.call_with_retries(operation, with_capacity(operation, parameters))
+        observe_capacity(self._name, operation, answer)
+        return answer
 
     def pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """The answers of a Query or Scan, page after page."""
@@ -147,7 +155,7 @@ class TableCalls:
 
         def send(service: JsonClient) -> dict[str, Any]:
             asked = {"RequestItems": {name: {"Keys": pending, "ConsistentRead": True}}}
-            answer = service.call_with_retries("batch_get_item", asked)
+            answer = self._once(service, "batch_get_item", asked)
             # Some left are no sign of throttling: an answer holds 16 MB. All of them are one.
             if len(_left_of(answer, name)) == len(pending):
                 raise self._throttled()
@@ -168,7 +176,7 @@ class TableCalls:
 
         def send(service: JsonClient) -> dict[str, Any]:
             nonlocal pending
-            answer = service.call_with_retries("batch_write_item", {"RequestItems": {name: pending}})
+            answer = self._once(service, "batch_write_item", {"RequestItems": {name: pending}})
             pending = answer.get("UnprocessedItems", {}).get(name, [])
             if pending:
                 raise self._throttled()
@@ -195,6 +203,8 @@ class TableCalls:
                 except Exception as error:
                     if not _is_passing(error):
                         raise
+                    if _is_throttling(error):
+                        observe_throttling(self._name)
                     first = error
                 for attempt in stamina.retry_context(on=_is_passing, attempts=None, timeout=seconds):
                     with attempt:
@@ -306,6 +316,10 @@ def _batches(items: Sequence[tuple[Attributes, int]]) -> Iterator[Sequence[Attri
         total += size
     if batch:
         yield batch
+
+
+def _is_throttling(error: Exception) -> bool:
+    return isinstance(error, _UnprocessedError) or (isinstance(error, ClientError) and error_code(error) in THROTTLED)
 
 
 def _is_passing(error: Exception) -> bool:

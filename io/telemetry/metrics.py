@@ -15,6 +15,10 @@ from typing import Final, Generic, TypeVar
 from ...domain import measures
 from ...domain.measures import SECONDS, Measure
 
+_CLIENT_ERROR: Final = 400
+_LIMITED: Final = 429
+_SERVER_ERROR: Final = 500
+
 
 class Switch:
     """Whether anybody listens.
@@ -162,6 +166,15 @@ def observe_request(operation: str, seconds: float, outcome: str) -> None:
     """
     if switch.on:
         requests[operation, outcome].add(seconds)
+
+
+def outcome_of(status: int) -> str:
+    """An HTTP status as ``observe_request`` has it."""
+    if status < _CLIENT_ERROR:
+        return "ok"
+    if status == _LIMITED:
+        return "limited"
+    return "client_error" if status < _SERVER_ERROR else "server_error"
 
 
 def observe_lookup(cache: str, outcome: str) -> None:

@@ -10,6 +10,8 @@ import msgspec
 
 from ...domain.access import CallerKind, Identity
 from ...io.errors import UnavailableError
+from ...io.telemetry import metrics
+from ...io.telemetry.metrics import outcome_of
 from ..arm import ArmLookup, shown
 from ..context import FunctionError, unavailable
 from ..data_sources import ArmScore
@@ -64,7 +66,8 @@ class ArmEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        began = time.perf_counter() if _log.isEnabledFor(logging.INFO) else 0.0
+        logs = _log.isEnabledFor(logging.INFO)
+        began = time.perf_counter() if logs or metrics.switch.on else 0.0
         correlation = correlation_id(scope["headers"])
         status = 200
         try:
@@ -81,8 +84,10 @@ class ArmEndpoint:
         else:
             await send_json(send, 200, body, correlation)
         if began:
-            took = round((time.perf_counter() - began) * 1_000, 3)
-            log_request(_log, "/arm", status, took, correlation)
+            took = time.perf_counter() - began
+            metrics.observe_request("arm_many" if scope["raw_path"] == PATH else "arm", took, outcome_of(status))
+            if logs:
+                log_request(_log, "/arm", status, round(took * 1_000, 3), correlation)
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         path: bytes = scope["raw_path"]

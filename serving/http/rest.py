@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Router
 
+from ...io.telemetry.metrics import observe_request, outcome_of
 from ..context import FunctionError
 from .answers import (
     CORRELATION_HEADER,
@@ -28,7 +29,18 @@ from .answers import (
 )
 
 _log: Final = logging.getLogger("fan_identity.http")
-_ROUTES: Final = frozenset({"/graphql", "/health", "/ready", "/openapi.json", "/docs", "/fans", "/graphiql", "/"})
+_OPERATIONS: Final = {
+    "/graphql": "graphql",
+    "/health": "health",
+    "/ready": "health",
+    "/fans": "pages",
+    "/graphiql": "pages",
+    "/docs": "pages",
+    "/openapi.json": "pages",
+    "/": "pages",
+}
+"""By path, for metrics; the log has the path itself, and no other."""
+_CONSOLE: Final = "/console"
 STATE_KEY: Final = "correlation_id"
 """Where a request's id is in ``scope["state"]``."""
 
@@ -86,11 +98,17 @@ class GuardedRoutes:
         if error is not None and not status:
             status = int(error.error_type)
             await send_error(send, error, correlation, more)
+        path, took = scope["path"], time.perf_counter() - began
+        observe_request(_operation(path), took, outcome_of(status))
         if _log.isEnabledFor(logging.INFO):
-            path = scope["path"]
-            took = round((time.perf_counter() - began) * 1_000, 3)
-            route = path if path in _ROUTES else "other"
-            log_request(_log, route, status, took, correlation)
+            route = path if path in _OPERATIONS else "other"
+            log_request(_log, route, status, round(took * 1_000, 3), correlation)
+
+
+def _operation(path: str) -> str:
+    if path == _CONSOLE or path.startswith(_CONSOLE + "/"):
+        return "console"
+    return _OPERATIONS.get(path, "other")
 
 
 def _translated(refused: HTTPException) -> tuple[FunctionError, Sequence[Header]]:
