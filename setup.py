@@ -88,9 +88,9 @@ setup(
         "starlette>=0.47",
         "typer>=0.20",
         "ua-parser[regex]>=1.0",
-        "UnleashClient>=6.3",
         "uvicorn>=0.35",
         "uvloop>=0.21; sys_platform != 'win32'",
+        "yggdrasil-engine>=2.0",  # Unleash's evaluation of strategies, as its SDKs have it
     ],
     entry_points={"console_scripts": ["fan-identity=fan_identity.pipelines.cli.main:main"]},
 )
