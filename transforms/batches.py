@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from typing_extensions import override
 from ..domain.records import Batch
 from ..io.errors import FanIdentityError
 from ..io.ports import MessageQueue
+from ..io.settings import load_settings
+from ..io.telemetry import metrics, tracing
+from ..io.telemetry.batch_traces import BatchTrace, Phase, open_trace, open_traces
+from ..io.telemetry.start import start
 from ..io.telemetry.totals import totals_of
 
 NAMESPACE = "fan_identity"
@@ -92,6 +97,12 @@ def count_of(worker: str, name: str, number: int) -> None:
             totals_of(worker).count(name, number)
 
 
+def observe(name: str, number: int) -> None:
+    """Adds to a distribution of the running step, as Beam has them: of whole numbers."""
+    # Beam leaves this method without types.
+    Metrics.distribution(NAMESPACE, name).update(number)  # pyright: ignore[reportUnknownMemberType]
+
+
 def new_request_id() -> str:
     """Names a batch in everything it causes (32 hex digits)."""
     return uuid.uuid4().hex
@@ -111,9 +122,12 @@ def begin(
         receipts: theirs.
     """
     count_of(worker, counter, len(items))
-    return Batch(
-        new_request_id(), source, items, position=position, receipts=receipts, worker=worker, began_ns=time.time_ns()
-    )
+    request_id, began_ns = new_request_id(), time.time_ns()
+    if tracing.switch.on and worker:
+        items, trace = open_trace(worker, source, items, began_ns, {"fan_identity.request_id": request_id})
+        if trace is not None:
+            open_traces.add(request_id, trace)
+    return Batch(request_id, source, items, position=position, receipts=receipts, worker=worker, began_ns=began_ns)
 
 
 received_from: dict[str, MessageQueue] = {}
@@ -129,15 +143,30 @@ def _give_back(batch: Batch[Any]) -> None:
             queue.release(batch.receipts, _AFTER_A_FAILURE_MS)
 
 
+def start_telemetry() -> None:
+    """Turns telemetry on in this process, where the environment asks for it; once, wherever Beam runs a step.
+
+    A process that the command line started did so under its worker's name; another one goes by APP_NAME.
+    """
+    settings = load_settings()
+    start(settings.app_name or "worker", settings)
+
+
 class BatchStep(beam.DoFn):
     """A DoFn from one batch to the next. A batch whose step fails goes back to its queue, and the bundle fails.
 
     Attributes:
         ends_batch: whether the batch is done after this step.
+        phase: the part of the worker it belongs to, in traces.
     """
 
     ends_batch: bool = False
+    phase: Phase = Phase.LOGIC
     _worker_of_batch: str = ""
+
+    def setup(self) -> None:
+        """Readies the process. A step that opens backends calls this too."""
+        start_telemetry()
 
     def process(self, element: Any) -> Any:
         """Passes on what ``step`` makes of the batch.
@@ -145,15 +174,19 @@ class BatchStep(beam.DoFn):
         Without types, since Beam would take ``Batch[Any]`` for another type than ``Batch``.
         """
         self._worker_of_batch = element.worker
+        trace = open_traces.get(element.request_id) if tracing.switch.on else None
         try:
-            done = self.step(element)
-        except Exception:
-            if element.worker:
-                totals_of(element.worker).failed()
+            if trace is None:
+                done = self.step(element)
+            else:
+                with trace.step(self.phase, _label(type(self).__name__)):
+                    done = self.step(element)
+        except Exception as error:
+            _end(element, trace, error)
             _give_back(element)
             raise
-        if self.ends_batch and element.worker:
-            totals_of(element.worker).finished(time.time_ns() // 1_000_000)
+        if self.ends_batch:
+            _end(done, trace)
         yield done
 
     def step(self, batch: Batch[Any]) -> Batch[Any]:
@@ -163,3 +196,28 @@ class BatchStep(beam.DoFn):
     def count(self, name: str, number: int) -> None:
         """Adds to a counter of the batch's worker."""
         count_of(self._worker_of_batch, name, number)
+
+
+def _end(batch: Batch[Any], trace: BatchTrace | None, error: Exception | None = None) -> None:
+    """Tells that a batch is done, or that a step of it failed."""
+    if trace is not None:
+        open_traces.take(batch.request_id)
+        trace.end(error, batch.dead_letters, batch.returned)
+    if not batch.worker:
+        return
+    now_ns = time.time_ns()
+    took_ns = max(now_ns - batch.began_ns, 0)
+    metrics.observe_batch(batch.worker, took_ns / 1e9, error is not None)
+    if error is not None:
+        totals_of(batch.worker).failed()
+    else:
+        totals_of(batch.worker).finished(now_ns // 1_000_000)
+        observe("batch_ms", took_ns // 1_000_000)
+
+
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def _label(name: str) -> str:
+    """A class's name as words: ``_WriteDeadLetters`` is ``Write dead letters``."""
+    return _WORDS.sub(" ", name.strip("_")).capitalize()

@@ -120,9 +120,9 @@ class Span:
         self._token: Any = None
 
     @property
-    def traceparent(self) -> str:
-        """Names it to others; "" where it is not recorded."""
-        return "" if self._span is None else str(_parent_of(self._span))
+    def place(self) -> TraceParent | None:
+        """Names it to others; None where it is not recorded."""
+        return None if self._span is None else _place_of(self._span)
 
     def set(self, attributes: Attributes) -> None:
         """Adds attributes: never a user's id, a key or a value of a record."""
@@ -146,6 +146,15 @@ class Span:
 
             self._span.set_attribute("error.type", error_type)
             self._span.set_status(StatusCode.ERROR)
+
+    def child(self, name: str, kind: str = "internal", attributes: Attributes | None = None) -> "Span":
+        """A part of it."""
+        if self._span is None:
+            return NOTHING
+        from opentelemetry import trace  # noqa: PLC0415
+
+        context = trace.set_span_in_context(self._span)
+        return Span(switch.tracer.start_span(name, context, trace.SpanKind[kind.upper()], attributes))
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends it, as failed where there is an error."""
@@ -216,11 +225,7 @@ def child_span(name: str, kind: str = "internal", attributes: Attributes | None 
     """A part of the current span; nothing where that is not recorded."""
     if not switch.on:
         return NOTHING
-    from opentelemetry import trace  # noqa: PLC0415
-
-    if not trace.get_current_span().is_recording():
-        return NOTHING
-    return Span(switch.tracer.start_span(name, None, trace.SpanKind[kind.upper()], attributes))
+    return current_span().child(name, kind, attributes)
 
 
 def service_span(name: str, attributes: Attributes | None = None) -> Span:
@@ -270,6 +275,6 @@ def _context(parent: TraceParent) -> Any:
     return SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=flags)
 
 
-def _parent_of(span: Any) -> TraceParent:
+def _place_of(span: Any) -> TraceParent:
     context = span.get_span_context()
     return TraceParent(context.trace_id, context.span_id, context.trace_flags.sampled)
