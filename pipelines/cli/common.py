@@ -25,6 +25,12 @@ Store = Annotated[
         show_default=False,
     ),
 ]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        help="Answer Prometheus at this port, or the next free one; 0 for any.", min=0, max=65_535, show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Format = Annotated[
     str | None,

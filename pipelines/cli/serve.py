@@ -10,7 +10,8 @@ import typer
 
 from ...io.errors import UsageError
 from ...io.logs import configure_logging
-from .common import AsJson, Store, err, out, print_json
+from ...io.telemetry import start as telemetry
+from .common import AsJson, MetricsPort, Store, err, out, print_json
 
 if TYPE_CHECKING:
     from ...serving.http.development import DevelopmentIssuer
@@ -45,6 +46,7 @@ def serve(
     fan: Annotated[
         str | None, typer.Option(help="With --development: print a token of this fan too.", show_default=False)
     ] = None,
+    metrics_port: MetricsPort = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer lookups and GraphQL over HTTP until Ctrl-C: /arm, /graphql, /health, /ready, /docs, /openapi.json.
@@ -75,6 +77,7 @@ def serve(
         "token_jwks": token_jwks,
         "api_keys": api_keys,
         "development": development or None,
+        "metrics_port": metrics_port,
     }
     from ...serving.settings import load_serving_settings  # noqa: PLC0415 - only this command needs it
 
@@ -136,6 +139,7 @@ def _serve(
             _show(base, settings, issuer, fan, as_json)
 
         if workers == 1:
+            telemetry.start("serve", settings)
             run(lambda: open_parts(settings), listening, started)
             return
         asyncio.run(check_parts(settings))

@@ -57,10 +57,12 @@ def application_of_environment() -> Application:
         UsageError: a setting does not fit.
     """
     from ...io.logs import configure_logging  # noqa: PLC0415
+    from ...io.telemetry import start as telemetry  # noqa: PLC0415
     from .parts import open_parts  # noqa: PLC0415
 
     settings = load_serving_settings()
     configure_logging(settings.log_level, "serve", "")
+    telemetry.start("serve", settings)
     return Application(lambda: open_parts(settings), freeze_heap)
 
 
