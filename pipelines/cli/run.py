@@ -13,11 +13,13 @@ from ...io.errors import UsageError
 from ...io.logs import configure_logging
 from ...io.registry import Kind, Worker, worker_named
 from ...io.settings import load_settings
+from ...io.telemetry import start as telemetry
 from .common import (
     EXIT_DEAD_LETTERS,
     AsJson,
     Format,
     Horizon,
+    MetricsPort,
     Model,
     Store,
     err,
@@ -57,6 +59,7 @@ def run(
     horizon: Horizon = None,
     file_format: Format = None,
     streaming: Annotated[bool, typer.Option(help="Go on until stopped, following what is appended.")] = False,
+    metrics_port: MetricsPort = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one worker, over its input to the end or, with --streaming, until stopped.
@@ -96,6 +99,7 @@ def run(
         cache=cache,
         dead_letters=dead_letters,
         horizon=horizon,
+        metrics_port=metrics_port,
         **{chosen.queue_setting: queue, chosen.table_setting: table, chosen.model_setting: model},
     )
     configure_logging(settings.log_level, chosen.name, uuid.uuid4().hex)
@@ -113,6 +117,8 @@ def run(
         return
     build = plan(chosen, settings, backends, parse_format(file_format), pace)
     here = runs_here(options)
+    if here:
+        telemetry.start(chosen.name, settings)
     if streaming:
         err.print(f"{chosen.name} is running; stop it with Ctrl-C" if here else f"{chosen.name} goes to the cluster")
     try:
