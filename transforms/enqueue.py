@@ -15,6 +15,7 @@ from ..domain.scorable import ScorableRules
 from ..io import steps
 from ..io.backends import Backends
 from ..io.ports import ReceivedMessage
+from ..io.telemetry.batch_traces import Phase
 from .batches import BatchStep, BatchTransform, par_do
 
 
@@ -24,10 +25,12 @@ class OpenMessages(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Open())
+        return input_or_inputs | par_do(_OpenMessages())
 
 
-class _Open(BatchStep):
+class _OpenMessages(BatchStep):
+    phase = Phase.INPUT
+
     @override
     def step(self, batch: Batch[ReceivedMessage]) -> Batch[RawRecord]:
         self.count("read", len(batch.items))
@@ -42,10 +45,12 @@ class DecodeActivities(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Decode(self.worker))
+        return input_or_inputs | par_do(_DecodeActivities(self.worker))
 
 
-class _Decode(BatchStep):
+class _DecodeActivities(BatchStep):
+    phase = Phase.INPUT
+
     def __init__(self, worker: str) -> None:
         self._worker = worker
 
@@ -66,10 +71,10 @@ class FilterScorable(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Filter(self.rules))
+        return input_or_inputs | par_do(_FilterScorable(self.rules))
 
 
-class _Filter(BatchStep):
+class _FilterScorable(BatchStep):
     def __init__(self, rules: Callable[[], ScorableRules]) -> None:
         self._rules = rules
 
@@ -86,14 +91,16 @@ class ObserveActivities(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Observe(self.backends))
+        return input_or_inputs | par_do(_ObserveActivities(self.backends))
 
 
-class _Observe(BatchStep):
+class _ObserveActivities(BatchStep):
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._arai = self._backends.open_arai()
 
     @override
@@ -112,15 +119,17 @@ class EnqueueActivities(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Enqueue(self.worker, self.backends))
+        return input_or_inputs | par_do(_EnqueueActivities(self.worker, self.backends))
 
 
-class _Enqueue(BatchStep):
+class _EnqueueActivities(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._queue = self._backends.open_queue()
         self._staging = self._backends.open_staging_queue()
 

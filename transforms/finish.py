@@ -8,6 +8,7 @@ from typing_extensions import override
 from ..domain.records import Batch
 from ..io import steps
 from ..io.backends import Backends
+from ..io.telemetry.batch_traces import Phase
 from .batches import BatchStep, BatchTransform, par_do
 
 
@@ -23,10 +24,14 @@ class WriteDeadLetters(BatchTransform):
 
 
 class _WriteDeadLetters(BatchStep):
+    phase = Phase.RESULT
+
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._dead_letters = self._backends.open_dead_letters()
 
     @override
@@ -50,12 +55,15 @@ class Acknowledge(BatchTransform):
 
 
 class _Acknowledge(BatchStep):
+    phase = Phase.RESULT
     ends_batch = True
 
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._queue = self._backends.open_source_queue()
 
     @override
@@ -73,17 +81,20 @@ class CommitPosition(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Commit(self.worker, self.backends))
+        return input_or_inputs | par_do(_CommitPosition(self.worker, self.backends))
 
 
-class _Commit(BatchStep):
+class _CommitPosition(BatchStep):
+    phase = Phase.RESULT
     ends_batch = True
 
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._positions = self._backends.open_positions()
 
     @override

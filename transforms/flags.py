@@ -30,14 +30,16 @@ class KeepUsersOfShare(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Keep(self.backends))
+        return input_or_inputs | par_do(_KeepUsersOfShare(self.backends))
 
 
-class _Keep(BatchStep):
+class _KeepUsersOfShare(BatchStep):
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._flags = self._backends.open_flags()
 
     @override

@@ -23,15 +23,17 @@ class RescoreUsers(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Rescore(self.worker, self.backends))
+        return input_or_inputs | par_do(_RescoreUsers(self.worker, self.backends))
 
 
-class _Rescore(BatchStep):
+class _RescoreUsers(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         backends = self._backends
         pacer, switch = pacer_of(backends.rescore_rate), kill_switch(backends)
         self._rescoring = Rescoring.of(self._worker, backends, pacer, switch)

@@ -15,6 +15,7 @@ from ..io import persisting, steps
 from ..io.backends import Backends
 from ..io.ports import ReceivedMessage
 from ..io.steps import Profiled, Queued, Scored
+from ..io.telemetry.batch_traces import Phase
 from .batches import BatchStep, BatchTransform, par_do
 
 
@@ -26,10 +27,12 @@ class DecodeMessages(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Decode(self.worker))
+        return input_or_inputs | par_do(_DecodeMessages(self.worker))
 
 
-class _Decode(BatchStep):
+class _DecodeMessages(BatchStep):
+    phase = Phase.INPUT
+
     def __init__(self, worker: str) -> None:
         self._worker = worker
 
@@ -46,10 +49,12 @@ class SelectAraiChanges(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Select(self.worker))
+        return input_or_inputs | par_do(_SelectAraiChanges(self.worker))
 
 
-class _Select(BatchStep):
+class _SelectAraiChanges(BatchStep):
+    phase = Phase.INPUT
+
     def __init__(self, worker: str) -> None:
         self._worker = worker
 
@@ -67,15 +72,17 @@ class FetchArai(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Fetch(self.worker, self.backends))
+        return input_or_inputs | par_do(_FetchArai(self.worker, self.backends))
 
 
-class _Fetch(BatchStep):
+class _FetchArai(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._arai = self._backends.open_arai()
 
     @override
@@ -92,15 +99,17 @@ class ScoreUsers(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Score(self.worker, self.backends))
+        return input_or_inputs | par_do(_ScoreUsers(self.worker, self.backends))
 
 
-class _Score(BatchStep):
+class _ScoreUsers(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._model = self._backends.open_model()
 
     @override
@@ -116,14 +125,16 @@ class ApplyImports(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Apply(self.backends))
+        return input_or_inputs | par_do(_ApplyImports(self.backends))
 
 
-class _Apply(BatchStep):
+class _ApplyImports(BatchStep):
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._imports = self._backends.open_imports()
 
     @override
@@ -144,15 +155,17 @@ class PersistScores(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Persist(self.worker, self.backends))
+        return input_or_inputs | par_do(_PersistScores(self.worker, self.backends))
 
 
-class _Persist(BatchStep):
+class _PersistScores(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._table = self._backends.open_table()
         self._cache = self._backends.open_cache()
         self._imports = self._backends.open_imports()
