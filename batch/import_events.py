@@ -177,8 +177,12 @@ class WatchQueue:
         self._already = already
         self._options = options
 
-    def run(self, ended: threading.Event) -> dict[str, int]:
+    def run(self, ended: threading.Event, may_start: Callable[[], bool] = lambda: True) -> dict[str, int]:
         """Watches until told to end; an import that runs is finished.
+
+        Args:
+            ended: set to end it.
+            may_start: whether messages are taken now; while not, they wait in the queue.
 
         Returns:
             Counts: ``messages``, ``imports``, ``again`` (given back to the queue), ``dead_lettered.<reason>``.
@@ -188,7 +192,7 @@ class WatchQueue:
         """
         counts: dict[str, int] = {"messages": 0, "imports": 0, "again": 0}
         while not ended.is_set():
-            received = self._queue.receive(1)
+            received = self._queue.receive(1) if may_start() else []
             for message in received:
                 counts["messages"] += 1
                 self._one(message, counts)

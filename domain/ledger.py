@@ -20,6 +20,7 @@ class Ledger:
         scored: scores persisted.
         dead_lettered: records given up on, by reason.
         waiting_after: messages still in the queue.
+        skipped: how often the worker was switched off by its flag meanwhile; records it does not touch.
     """
 
     read: int = 0
@@ -30,6 +31,7 @@ class Ledger:
     scored: int = 0
     dead_lettered: Mapping[str, int] = field(default_factory=dict[str, int])
     waiting_after: int = 0
+    skipped: int = 0
 
     @classmethod
     def of(cls, counts: Mapping[str, int], *, waiting_before: int, waiting_after: int) -> "Ledger":
@@ -49,6 +51,7 @@ class Ledger:
             scored=counts.get("scored", 0),
             dead_lettered=_under(DEAD_LETTERED, counts),
             waiting_after=waiting_after,
+            skipped=counts.get("skipped", 0),
         )
 
     @property

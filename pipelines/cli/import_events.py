@@ -11,11 +11,13 @@ from ...domain.activity import MalformedRecordError
 from ...domain.import_summary import headline, record_json
 from ...domain.imports import ImportKind
 from ...domain.ledger import DEAD_LETTERED
-from ...io.backends import QUEUES, Backends, check_parts, open_queue, scheme_of
-from ...io.errors import FanIdentityError, UsageError
+from ...io.backends import QUEUES, Backends, check_parts, open_flags, open_queue, scheme_of
+from ...io.errors import BackendUnavailableError, FanIdentityError, UsageError
+from ...io.kill_switch import KillSwitch
 from ...io.settings import Settings, load_settings
+from ...io.telemetry.totals import totals_of
 from .common import EXIT_DEAD_LETTERS, AsJson, Store, err, out, print_json, printable, two_columns
-from .imports import CacheOption, LettersOption, TableOption, exit_code, job_of, request_of
+from .imports import CacheOption, LettersOption, TableOption, exit_code, job_of, request_of, switched_off
 
 if TYPE_CHECKING:
     from ...batch.import_events import Prefixes, Start
@@ -135,8 +137,11 @@ def watch(
     start = _start(settings, context.obj or [])
     watching = WatchQueue(events, letters, queue, _prefixes(settings), start, _already, settings.s3_options)
     err.print("watching; stop it with Ctrl-C")
+    flags = open_flags(settings.flags, settings.flags_default, settings.flags_folder)
+    switches = [KillSwitch(kind.worker, flags, totals_of(kind.worker).count, draining) for kind in ImportKind]
     with drain_on_signal():
-        counts = watching.run(draining)
+        # A message's kind is known once it was taken: while one of the two is switched off, all wait.
+        counts = watching.run(draining, lambda: all(switch.is_on() for switch in switches))
     if as_json:
         print_json(counts)
     else:
@@ -160,6 +165,8 @@ def _prefixes(settings: Settings) -> "Prefixes":
 
 def _start(settings: Settings, beam_flags: list[str]) -> "Start":
     def start(kind: ImportKind, addresses: list[str]) -> "ImportOutcome":
+        if switched_off(settings, kind):
+            raise BackendUnavailableError(f"{kind.worker} is switched off by its flag: try again later")
         err.print(printable(f"importing {kind}: {', '.join(addresses)}", 400), soft_wrap=True)
         return job_of(kind, settings, beam_flags).run(
             replace(request_of(settings, kind, addresses), refuse_rolled_back=True)

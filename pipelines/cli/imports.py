@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...domain.imports import ImportKind, Thresholds
-from ...io.backends import Backends
+from ...io.backends import Backends, open_flags
 from ...io.clock import now_ms
 from ...io.errors import UsageError
 from ...io.settings import Settings, load_settings
@@ -109,6 +109,8 @@ def start(
         max_arm_changes=max_arm_changes,
         work=work,
     )
+    if not dry_run and switched_off(settings, wanted, as_json=as_json):
+        return
     request = replace(request_of(settings, wanted, inputs), format=file_format, dry_run=dry_run)
     with failure_told(f"imports {wanted}", summary, report), stop_on_sigterm():
         outcome = job_of(wanted, settings, context.obj or []).run(request)
@@ -153,10 +155,22 @@ def run_import(
             f"{worker} needs --source, such as --source s3://bucket/folder/ or file:///folder/file.parquet"
         )
     kind = kind_named(worker)
+    if switched_off(settings, kind, as_json=as_json):
+        return
     with stop_on_sigterm():
         request = replace(request_of(settings, kind, [settings.source]), format=file_format)
         outcome = job_of(kind, settings, beam_flags).run(request)
     tell(outcome, None, as_json=as_json)
+
+
+def switched_off(settings: Settings, kind: ImportKind, *, as_json: bool = False) -> bool:
+    """Whether an import's worker is switched off by its flag; then that is said. One that runs is not stopped."""
+    if open_flags(settings.flags, settings.flags_default, settings.flags_folder).is_enabled(kind.worker):
+        return False
+    err.print(f"{kind.worker} is switched off by its flag")
+    if as_json:
+        print_json({"worker": kind.worker, "skipped": 1})
+    return True
 
 
 def request_of(settings: Settings, kind: ImportKind, addresses: Sequence[str]) -> "ImportRequest":
