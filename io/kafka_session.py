@@ -14,6 +14,7 @@ from .kafka_admin import KafkaAdmin, admin_of
 from .kafka_consumer import new_consumer
 from .kafka_places import StartingPlaces, TopicWatch
 from .ports import Share, StreamRecords
+from .telemetry import tracing
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,12 @@ _CODE: Any = KafkaError  # whose codes with an underscore are librdkafka's own
 _LOST: Final = frozenset(
     {_CODE._AUTO_OFFSET_RESET, _CODE._LOG_TRUNCATION, _CODE._NO_OFFSET, KafkaError.OFFSET_OUT_OF_RANGE}
 )
+
+
+def _trace_of(headers: Sequence[tuple[str, bytes | None]] | None) -> str:
+    """A record's traceparent as its headers have it; of several, none."""
+    found = [value for name, value in headers or () if name == "traceparent"]
+    return found[0].decode("latin-1") if len(found) == 1 and found[0] is not None else ""
 
 
 class _Run:
@@ -171,6 +178,7 @@ class KafkaSession:
         """Sorts a burst into runs, one a partition, and heeds the errors among the messages."""
         runs: dict[int, _Run] = {}
         ends, fetched = self._ends, self._fetched
+        traced = tracing.switch.on  # else nobody asks for headers, which cost as much as the rest of a record
         for message in messages:
             partition: int = message.partition()
             offset: int = message.offset()
@@ -187,8 +195,11 @@ class KafkaSession:
                 run = runs[partition] = _Run(partition, offset)
             value: bytes | None = message.value()
             position = f"offset {offset}"
+            trace = _trace_of(message.headers()) if traced else ""
             run.records.append(
-                RawRecord(b"", position, None, "tombstone") if value is None else RawRecord(value, position, value)
+                RawRecord(b"", position, None, "tombstone", trace)
+                if value is None
+                else RawRecord(value, position, value, None, trace)
             )
             run.offsets.append(offset)
             run.after = fetched[partition] = offset + 1

@@ -31,6 +31,7 @@ from .steps import (
     fetch_arai,
     retry_delay_ms,
     score_users,
+    traced,
 )
 
 _PAGE: Final = 500
@@ -165,7 +166,7 @@ class Rescoring:
             Queued(
                 # Its own group and no receipt: one user's failure holds up nobody else's score.
                 msgspec.structs.replace(received, receipt="", group_id=user, body=request_for(request, user, time_ms)),
-                rescore_message(request, user, time_ms, batch.request_id),
+                traced(rescore_message(request, user, time_ms, batch.request_id), received.trace),
             )
             for user in users
         ]

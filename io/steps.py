@@ -33,6 +33,8 @@ from .ports import (
     ScoringRequest,
     SendOutcome,
 )
+from .registry import worker_named
+from .telemetry.message_traces import Sending
 
 Count = Callable[[str, int], None]
 """Adds to a counter by name."""
@@ -93,7 +95,8 @@ def decode_activities(batch: Batch[RawRecord], worker: str) -> Batch[DecodedReco
 
 def raw_of(received: ReceivedMessage) -> RawRecord:
     """A queue's message as a record to decode: what its envelope holds."""
-    return RawRecord(received.body, f"message {received.message_id}", opened(received.body).body)
+    position = f"message {received.message_id}"
+    return RawRecord(received.body, position, opened(received.body).body, trace=received.trace)
 
 
 def dead_record(
@@ -156,9 +159,9 @@ def facts_with_user(record: DecodedRecord) -> tuple[str, ActivityFacts]:
     return record.activity.global_user_id or "", facts_of(record.activity, record.time_ms)
 
 
-def queue_entry(record: DecodedRecord, request_id: str, worker: str) -> QueueEntry:
+def queue_entry(record: DecodedRecord, request_id: str, worker: str, traceparent: str = "") -> QueueEntry:
     """The queue entry of a scorable activity: its user's group, its activity's deduplication id."""
-    message = message_of(record, request_id, worker)
+    message = message_of(record, request_id, worker, traceparent)
     return QueueEntry(
         group_id=fifo_group_id(message.global_user_id),
         deduplication_id=deduplication_id(worker, message.activity_id),
@@ -177,12 +180,19 @@ def enqueue(
     Raises:
         BackendUnavailableError: a queue is out of reach: nothing of the batch is acknowledged, so it is read again.
     """
-    entries = [queue_entry(record, batch.request_id, worker) for record in batch.items]
-    outcomes = queue.send(entries)
+    with Sending([record.raw.trace for record in batch.items], worker_named(worker).queue_name) as sending:
+        entries = [
+            queue_entry(record, batch.request_id, worker, trace)
+            for record, trace in zip(batch.items, sending.traces, strict=True)
+        ]
+        outcomes = queue.send(entries)
+        refused = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Failure)}
+        for index, failure in refused.items():
+            sending.failed(index, failure.reason)
     failed = [
-        dead_record(batch, record.raw, worker, outcome, record.activity.activity_id)
-        for record, outcome in zip(batch.items, outcomes, strict=True)
-        if isinstance(outcome, Failure)
+        dead_record(batch, record.raw, worker, failure, record.activity.activity_id)
+        for index, failure in refused.items()
+        for record in [batch.items[index]]
     ]
     if staging is not None:
         staging.send(
@@ -208,8 +218,13 @@ def decode_messages(batch: Batch[ReceivedMessage], worker: str) -> Batch[Queued]
             why = f"received {received.receive_count} times without success"
             failed.append(dead_message(batch, received, worker, Failure("too_many_receives", why), message))
             continue
-        decoded.append(Queued(received, message))
+        decoded.append(Queued(received, traced(message, received.trace)))
     return batch.with_items(decoded, failed)
+
+
+def traced(message: ScoringMessage, trace: str) -> ScoringMessage:
+    """The message as of the trace it is worked on under here."""
+    return msgspec.structs.replace(message, traceparent=trace) if trace else message
 
 
 def group_of(body: bytes) -> str:
@@ -258,8 +273,8 @@ def select_arai_changes(batch: Batch[RawRecord], worker: str, count: Count) -> B
             count("rejected.other_change", 1)
             continue
         group = fifo_group_id(change.message.global_user_id)
-        received = ReceivedMessage("", group, record.payload, 1, record.position)
-        selected.append(Profiled(received, change.message, change.arai))
+        received = ReceivedMessage("", group, record.payload, 1, record.position, trace=record.trace)
+        selected.append(Profiled(received, traced(change.message, record.trace), change.arai))
     return batch.with_items(selected, failed)
 
 

@@ -22,6 +22,7 @@ from ..io.errors import BackendUnavailableError
 from ..io.files import FileRange, read_range
 from ..io.ports import PositionStore, ReceivedMessage, Share
 from ..io.steps import Queued
+from ..io.telemetry.batch_traces import Phase
 from .batches import BatchStep, BatchTransform, count, new_request_id, par_do
 from .draining import draining
 from .flags import kill_switch
@@ -203,12 +204,15 @@ class CommitParts(BatchTransform):
 
 
 class _CommitParts(BatchStep):
+    phase = Phase.RESULT
     ends_batch = True
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._positions = self._job.open()
 
     @override
@@ -234,6 +238,8 @@ class PastTheQueue(BatchTransform):
 
 
 class _HandOn(BatchStep):
+    phase = Phase.INPUT
+
     def __init__(self, worker: str) -> None:
         self._worker = worker
 
@@ -243,9 +249,9 @@ class _HandOn(BatchStep):
 
 
 def _handed_on(record: DecodedRecord, request_id: str, worker: str) -> Queued:
-    message = message_of(record, request_id, worker)
+    message = message_of(record, request_id, worker, record.raw.trace)
     group, body = fifo_group_id(message.global_user_id), encode_message(message)
-    return Queued(ReceivedMessage("", group, body, 1, record.raw.position), message)
+    return Queued(ReceivedMessage("", group, body, 1, record.raw.position, trace=record.raw.trace), message)
 
 
 @dataclass

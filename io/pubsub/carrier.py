@@ -22,6 +22,7 @@ _MOST_ID_BYTES: Final = 400_000  # a request of ack ids may have 512 KiB
 _ID_ROUND: Final = 8
 _unwrapped = cast("Callable[[Any], Any]", PullResponse.pb)  # pyright: ignore[reportUnknownMemberType]
 _REQUEST_S: Final = 10.0
+_TRACES: Final = ("traceparent", "googclient_traceparent")  # Google's own publishers write the second
 
 
 class PubSubCarrier:
@@ -84,6 +85,7 @@ class PubSubCarrier:
                 receive_count=int(received.delivery_attempt) or 1,
                 message_id=str(message.message_id),
                 sent_at_ms=message.publish_time.seconds * 1_000 + message.publish_time.nanos // 1_000_000,
+                trace=next((message.attributes[name] for name in _TRACES if name in message.attributes), ""),
             ),
             group_id,
             next(self._sequence),

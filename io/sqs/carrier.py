@@ -13,6 +13,7 @@ MOST_VISIBILITY_S: Final = 43_200
 """A message can be kept invisible for twelve hours in all (SQS API reference, ChangeMessageVisibility)."""
 
 _ATTRIBUTES: Final = ("ApproximateReceiveCount", "SentTimestamp", "MessageGroupId", "SequenceNumber")
+_TRACE: Final = "traceparent"
 
 
 class SqsCarrier:
@@ -48,6 +49,7 @@ class SqsCarrier:
                     WaitTimeSeconds=self._wait_s,
                     VisibilityTimeout=self._visibility_s,
                     MessageSystemAttributeNames=list(_ATTRIBUTES),
+                    MessageAttributeNames=[_TRACE],
                     **attempt_id,
                 )
                 return [self._delivery(message) for message in response.get("Messages", ())]
@@ -64,6 +66,7 @@ class SqsCarrier:
             receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
             message_id=message_id,
             sent_at_ms=int(attributes.get("SentTimestamp", 0)),
+            trace=str(message.get("MessageAttributes", {}).get(_TRACE, {}).get("StringValue", "")),
         )
         # A standard queue has no order, and its messages of one group (a "tenant") are worked on side by side.
         order_key = received.group_id if self._endpoint.fifo else message_id
