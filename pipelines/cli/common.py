@@ -99,6 +99,8 @@ def ledger_rows(ledger: Ledger) -> Iterable[tuple[str, int]]:
         yield f"  {reason}", number
     if ledger.waiting_after:
         yield "still waiting", ledger.waiting_after
+    if ledger.skipped:
+        yield "pauses, switched off by its flag", ledger.skipped
 
 
 def heading(text: str) -> Text:
@@ -141,6 +143,7 @@ def ledger_json(ledger: Ledger) -> dict[str, Any]:
         "deadLetteredTotal": ledger.total_dead_lettered,
         "waitingAfter": ledger.waiting_after,
         "unaccounted": ledger.unaccounted,
+        "skipped": ledger.skipped,
     }
 
 
