@@ -98,10 +98,18 @@ IMPORT_REASON_CODES: Final[Mapping[str, str]] = {
 }
 """The stable reason code of each value an import brings, by its name as a feature; see ``import_effects.py``."""
 
+VERIFICATION_REASON_CODES: Final[Mapping[str, str]] = {
+    "daysSinceVerified": "IDENTITY_VERIFIED",
+    "daysSinceFailedCheck": "IDENTITY_CHECK_FAILED",
+}
+"""The stable reason code of what an identity verification does, likewise; see ``verification_effects.py``."""
+
 _SENTENCES: Final[dict[str, tuple[str, str]]] = {
     **{feature: (sentence, unit) for feature, (_, sentence, unit) in _REASONS.items()},
     "importedBonScore": ("an import says: a bot with a probability of {}", "share"),
     "clusterSize": ("accounts in the same cluster: {}", "count"),
+    "daysSinceVerified": ("days since the identity was verified: {}", "count"),
+    "daysSinceFailedCheck": ("days since a check of the identity failed: {}", "count"),
 }
 
 

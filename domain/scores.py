@@ -7,11 +7,13 @@ from typing import Any
 from .activity import format_time_ms
 from .keys import LATEST_SK, arm_cache_key, causal_version, score_sk, user_pk
 from .messages import ScoringMessage
-from .scorecard import IMPORT_REASON_CODES, REASON_CODES, SCALE, ModelScore, Reason
+from .scorecard import IMPORT_REASON_CODES, REASON_CODES, SCALE, VERIFICATION_REASON_CODES, ModelScore, Reason
 from .traceparent import sampled_traceparent
 
 _FEATURE_OF_CODE: dict[str, str] = {
-    code: feature for codes in (REASON_CODES, IMPORT_REASON_CODES) for feature, code in codes.items()
+    code: feature
+    for codes in (REASON_CODES, IMPORT_REASON_CODES, VERIFICATION_REASON_CODES)
+    for feature, code in codes.items()
 }
 
 STORED_REASONS = 5
@@ -113,7 +115,7 @@ def cache_entry(item: Mapping[str, Any], version: str, time_ms: int) -> CacheEnt
 
 
 def stored_reasons(item: Mapping[str, Any]) -> list[Reason]:
-    """A stored score's reasons, the model's and the imports', the strongest first, as ``describe`` takes them."""
+    """A stored score's reasons, the model's and all others, the strongest first, as ``describe`` takes them."""
     reasons = [
         Reason(code, _FEATURE_OF_CODE.get(code, code), entry["value"], entry["points"])
         for entry in item["reasons"]

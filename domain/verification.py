@@ -1,15 +1,26 @@
 """Identity verification results: what a provider (IDV) found out about a fan."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from .activity import MalformedRecordError, format_time_ms, parse_time_ms
+from .event_signature import check_signature
 from .keys import causal_version, user_pk, verification_sk
 
-VERIFIED_SK = "VERIFICATION"
-"""The sort key of a user's newest verification."""
+VERIFIED_SK: Final = "VERIFICATION"
+"""The sort key of a user's newest result."""
+
+RESULT_PREFIX: Final = "VERIFICATION#"
+"""How the sort keys of a user's results begin."""
+
+CONSUMED_SK: Final = "VERIFICATION-CONSUMED"
+"""The sort key of how far a user's results are consumed: stored, and the Identity Service told."""
+
+MAX_AGE_MS: Final = 180 * 24 * 60 * 60_000
+"""A result older than this says nothing any more: accounts are sold, and with them who was verified."""
 
 
 class Status(StrEnum):
@@ -22,13 +33,20 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+_RANK: Final = {
+    status: rank
+    for rank, status in enumerate((Status.PENDING, Status.CANCELLED, Status.PASSED, Status.EXPIRED, Status.FAILED))
+}
+"""Of two results of one millisecond the later one here is newer: a check begins as PENDING, and doubt wins."""
+
+
 class Verification(msgspec.Struct, frozen=True):
     """One IDV result.
 
     Attributes:
-        verification_id: the provider's name for it.
+        verification_id: the provider's name for the check; its results carry it one after the other.
         global_user_id: whose.
-        status: what it ended in.
+        status: what it ended in, so far.
         time_ms: when, epoch milliseconds.
         provider: who verified, or None.
     """
@@ -42,7 +60,7 @@ class Verification(msgspec.Struct, frozen=True):
     @property
     def version(self) -> str:
         """Orders a user's verifications: a greater text is newer."""
-        return causal_version(self.time_ms, f"{self.verification_id}#{self.status}")
+        return causal_version(self.time_ms, f"{_RANK[self.status]}#{self.verification_id}")
 
 
 class _Event(msgspec.Struct, rename="camel"):
@@ -51,20 +69,24 @@ class _Event(msgspec.Struct, rename="camel"):
     status: str
     occurred_at: int | float | str | None = None
     provider: str | None = None
+    signature: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Event)
 
 
-def decode_verification(body: bytes, sent_at_ms: int) -> Verification:
+def decode_verification(body: bytes, sent_at_ms: int, secrets: Sequence[str] = ()) -> Verification:
     """Reads a result.
 
     Args:
-        body: JSON with ``verificationId``, ``globalUserId``, ``status`` and, where known, ``occurredAt``, ``provider``.
+        body: JSON with ``verificationId``, ``globalUserId``, ``status`` and, where known, ``occurredAt``, ``provider``,
+            ``signature``.
         sent_at_ms: the time of the event, for one that does not say.
+        secrets: where there are any, the result must be signed with one of them; see ``event_signature``.
 
     Raises:
         MalformedRecordError: it is none, or its status is unknown.
+        RefusedEventError: ``forged``: its signature is missing or of something else.
     """
     try:
         event = _decoder.decode(body)
@@ -72,19 +94,25 @@ def decode_verification(body: bytes, sent_at_ms: int) -> Verification:
         raise MalformedRecordError(f"not a verification result: {error}") from None
     if not event.verification_id.strip() or not event.global_user_id.strip():
         raise MalformedRecordError("verificationId or globalUserId is blank")
-    try:
-        status = Status(event.status.upper())
-    except ValueError:
-        raise MalformedRecordError(f"status is none of {', '.join(Status)}") from None
+    if secrets:
+        fields = (event.verification_id, event.global_user_id, event.status, event.occurred_at)
+        check_signature(event.signature, fields, secrets)
     time_ms = sent_at_ms if event.occurred_at is None else parse_time_ms(event.occurred_at)
-    return Verification(event.verification_id, event.global_user_id, status, time_ms, event.provider)
+    return Verification(event.verification_id, event.global_user_id, _status(event.status), time_ms, event.provider)
+
+
+def _status(text: str) -> Status:
+    # Only ASCII: in Unicode other texts have PASSED as their upper case too.
+    if text.isascii() and text.upper() in Status.__members__:
+        return Status[text.upper()]
+    raise MalformedRecordError(f"status is none of {', '.join(Status)}")
 
 
 def verification_item(verification: Verification, written_at_ms: int) -> dict[str, Any]:
     """The item of one result; the same result always has the same keys."""
     return {
         "PK": user_pk(verification.global_user_id),
-        "SK": verification_sk(verification.time_ms, f"{verification.verification_id}#{verification.status}"),
+        "SK": result_sk(verification),
         "type": "verification",
         "globalUserId": verification.global_user_id,
         "verificationId": verification.verification_id,
@@ -95,6 +123,63 @@ def verification_item(verification: Verification, written_at_ms: int) -> dict[st
     }
 
 
+def result_sk(verification: Verification) -> str:
+    """The sort key of a result's own item."""
+    return verification_sk(verification.time_ms, f"{verification.verification_id}#{verification.status}")
+
+
 def newest_verification_item(item: dict[str, Any]) -> dict[str, Any]:
     """A result's item as the user's newest: the same under a fixed sort key."""
     return {**item, "SK": VERIFIED_SK, "verificationSK": item["SK"]}
+
+
+def consumed_item(verification: Verification, written_at_ms: int) -> dict[str, Any]:
+    """The item that says: this result and those before it are consumed."""
+    return {
+        "PK": user_pk(verification.global_user_id),
+        "SK": CONSUMED_SK,
+        "type": "verificationConsumed",
+        "globalUserId": verification.global_user_id,
+        "verificationSK": result_sk(verification),
+        "through": verification.version,
+        "dateUpdated": format_time_ms(written_at_ms),
+    }
+
+
+def verification_of(item: Mapping[str, Any]) -> Verification:
+    """The result of an item of ``verification_item`` or ``newest_verification_item``."""
+    return Verification(
+        verification_id=item["verificationId"],
+        global_user_id=item["globalUserId"],
+        status=Status(item["status"]),
+        time_ms=parse_time_ms(item["occurredAt"]),
+        provider=item.get("provider"),
+    )
+
+
+def is_decided(verification: Verification) -> bool:
+    """Whether a check that ended so says something of the fan."""
+    return verification.status in (Status.PASSED, Status.FAILED)
+
+
+def deciding(verifications: Iterable[Verification], as_of_ms: int) -> Verification | None:
+    """The result that says who the fan is, as of a moment; None where none does.
+
+    Of each check its newest result counts, of the checks that PASSED or FAILED the newest one. So a check that is under
+    way, was called off or ran out says nothing, and does not wipe out what another one said: a fan who failed does not
+    get rid of that by beginning anew. A PASSED that EXPIRED later is one no more.
+
+    Args:
+        verifications: a user's, in any order.
+        as_of_ms: later results are not known yet; those over 180 days older count no more. Epoch milliseconds.
+    """
+    ended: set[str] = set()
+    for verification in sorted(verifications, key=lambda each: each.version, reverse=True):
+        if verification.time_ms > as_of_ms or as_of_ms - verification.time_ms > MAX_AGE_MS:
+            continue
+        if verification.verification_id in ended:
+            continue
+        if is_decided(verification):
+            return verification
+        ended.add(verification.verification_id)
+    return None

@@ -12,6 +12,7 @@ from ..domain.scorecard import ScorecardError
 from .active_imports import ActiveImports
 from .addresses import parse_address
 from .errors import UsageError
+from .fan_verifications import FanVerifications
 from .file_ranges import local_path
 from .model import EmbeddedModel
 from .ports import (
@@ -78,6 +79,7 @@ class Backends:
         dead_letters: where dead letters go.
         arai: the profiles' source: ``sqlite:///…`` (built here) or ``dynamodb://…`` (ARAI items).
         imports: the fan identity table, where imports are, whatever table the worker writes; None to apply none.
+        verifications: the verification table, where scores look for identity checks; None to look for none.
         positions: where the positions of sources are remembered.
         source: what an ENQUEUE worker, or scoreUsers for ARAI changes, reads; None for the queue.
         staging_queue: where an ENQUEUE worker sends a copy of everything, or None.
@@ -102,6 +104,7 @@ class Backends:
     arai: str
     positions: str
     imports: str | None = None
+    verifications: str | None = None
     source: str | None = None
     staging_queue: str | None = None
     model: str | None = None
@@ -132,6 +135,7 @@ class Backends:
         for setting in ("accounts", "identity"):
             _check_address(getattr(settings, setting), setting, ("http", "https"))
         positions = settings.positions or settings.store
+        verifications = settings.verification_table or settings.store
         return cls(
             worker=worker,
             queue=queue,
@@ -140,6 +144,7 @@ class Backends:
             dead_letters=dead_letters,
             arai=_address(settings, "arai", TABLES, fallback=settings.table),
             imports=_check_address(settings.table or settings.store, "table" if settings.table else "store", TABLES),
+            verifications=_check_address(verifications, "verification_table", TABLES),
             positions=_check_address(positions, "positions", TABLES) or (queue if _is_table(queue) else dead_letters),
             source=source,
             staging_queue=staging,
@@ -176,6 +181,7 @@ class Backends:
             arai=table,
             positions=table,
             imports=table,
+            verifications=_check_address(settings.verification_table or settings.store, "verification_table", TABLES),
         )
 
     def reporting(self, settings: Settings, runner: str) -> "Backends":
@@ -222,8 +228,12 @@ class Backends:
             parts.append(self.open_stream())
         if worker.kind is not Kind.ENQUEUE:
             parts += [self.open_table(), self.open_cache()]
-        if worker.table_setting != "table" and self.imports is not None:
+        if worker.kind is Kind.VERIFY:
+            parts.append(self.open_fan_table())
+        elif worker.table_setting != "table" and self.imports is not None:
             parts.append(_imports_table(self.imports))
+        if worker.kind in (Kind.SCORE, Kind.RESCORE) and self.verifications is not None:
+            parts.append(_verification_table(self.verifications))
         for part in parts:
             check_parts([part])
             if worker.keeps_order is not None and part in (queue, staging) and isinstance(part, OfTwoKinds):
@@ -302,6 +312,22 @@ class Backends:
     def open_imports(self) -> FanImports | None:
         """What the active imports say of fans, or None where there is no fan identity table."""
         return None if self.imports is None else open_imports(self.imports)
+
+    def open_fan_table(self) -> Table:
+        """The fan identity table, whatever table the worker writes.
+
+        Raises:
+            UsageError: it has no address.
+        """
+        if self.imports is None:
+            raise UsageError(
+                f"{self.worker} needs the fan identity table too: set FAN_IDENTITY_TABLE, or --store for everything"
+            )
+        return _imports_table(self.imports)
+
+    def open_verifications(self) -> FanVerifications | None:
+        """What identity checks say of fans, or None where there is no verification table."""
+        return None if self.verifications is None else FanVerifications(_verification_table(self.verifications))
 
     def open_dead_letters(self) -> DeadLetterArchive:
         """The dead letters."""
@@ -427,6 +453,10 @@ def open_table(text: str, setting: str, name: str) -> Table:
 
 def _imports_table(text: str) -> Table:
     return open_table(text, "table", worker_named("scoreUsers").table_name)
+
+
+def _verification_table(text: str) -> Table:
+    return open_table(text, "verification-table", worker_named("handleEvent").table_name)
 
 
 def operations_address(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""The last steps of scoring: the active imports' effects are added, then scores are written where all readers look."""
+"""The last steps of scoring: effects of identity checks, then of imports, then scores are written where all look."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import msgspec
 from ..domain.import_effects import NOTHING_IMPORTED, with_imports
 from ..domain.records import Batch, Failure
 from ..domain.scores import cache_entry, latest_item, score_item, version_of
+from ..domain.verification_effects import counts_itself, with_verification
 from .clock import now_ms
 from .ports import ArmCache, FanImports, Table
 from .steps import Count, Scored, dead_message
@@ -78,4 +79,6 @@ def _write(batch: Batch[Scored], table: Table, cache: ArmCache | None, worker: s
 
 def _item(scored: Scored, worker: str, written_at_ms: int) -> dict[str, Any]:
     item = score_item(scored.message, scored.score, worker, written_at_ms)
+    if scored.verification is not None and not counts_itself(scored.score):
+        item = with_verification(item, scored.verification, scored.message.occurred_at)
     return item if scored.imported is NOTHING_IMPORTED else with_imports(item, scored.imported)

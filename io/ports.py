@@ -16,6 +16,7 @@ from ..domain.messages import ScoringMessage
 from ..domain.profile import ActivityFacts
 from ..domain.records import DeadLetter, Failure, RawRecord
 from ..domain.scorecard import ModelScore
+from ..domain.verification import Verification
 
 Item = Mapping[str, Any]
 """An item of a table: JSON values by attribute name, ``PK`` and ``SK`` among them."""
@@ -101,6 +102,7 @@ class ScoringRequest(msgspec.Struct, frozen=True, gc=False):
 
     message: ScoringMessage
     arai: Arai
+    verification: Verification | None = None
 
 
 class MessageQueue(Protocol):

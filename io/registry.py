@@ -90,7 +90,8 @@ WORKERS: dict[str, Worker] = {
         Worker(
             "handleEvent",
             Kind.VERIFY,
-            "identity verification results to the verification table and the Identity Service",
+            "events by their type: identity checks to the verification table and the Identity Service, entries to "
+            "profiles",
             queue_setting="identity_queue",
             queue_name="identityEventQueue",
             table_setting="verification_table",

@@ -19,6 +19,7 @@ from ..domain.rescoring import (
 )
 from .backends import Backends
 from .clock import now_ms
+from .fan_verifications import FanVerifications, add_verifications
 from .kill_switch import KillSwitch
 from .pacing import Pacer
 from .persisting import apply_imports, persist
@@ -49,6 +50,7 @@ class Rescoring:
         arai: the users' profiles.
         model: scores them.
         imports: what the active imports say of them, or None to apply none.
+        verifications: what identity checks say of them, or None to ask for none.
         pacer: how many users a second are scored, live traffic's room to breathe; None for as many as can be.
         switch: a request is paused in its midst where the worker is switched off; None to end what is begun.
     """
@@ -61,6 +63,7 @@ class Rescoring:
         arai: AraiSource,
         model: ScoringModel,
         imports: FanImports | None,
+        verifications: FanVerifications | None = None,
         pacer: Pacer | None = None,
         switch: KillSwitch | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class Rescoring:
         self._arai = arai
         self._model = model
         self._imports = imports
+        self._verifications = verifications
         self._pacer = pacer
         self._switch = switch
 
@@ -89,6 +93,7 @@ class Rescoring:
             backends.open_arai(),
             backends.open_model(),
             backends.open_imports(),
+            backends.open_verifications(),
             pacer,
             switch,
         )
@@ -171,7 +176,8 @@ class Rescoring:
             for user in users
         ]
         work = Batch(batch.request_id, batch.source, queued)
-        scored = score_users(fetch_arai(work, self._arai, self._worker), self._model, self._worker)
+        profiled = add_verifications(fetch_arai(work, self._arai, self._worker), self._verifications)
+        scored = score_users(profiled, self._model, self._worker)
         applied = apply_imports(scored, self._imports)
         written = persist(applied, self._table, self._cache, self._imports, self._worker, count)
         unavailable = [letter for letter in written.dead_letters if letter.reason.endswith("_unavailable")]

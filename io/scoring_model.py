@@ -179,19 +179,24 @@ def request_body(request: ScoringRequest) -> bytes:
     """The JSON object a model is asked with.
 
     ``{"globalUserId", "activity": {…}, "activityType", "occurredAt": ISO 8601, "arai": {…}, "features": {name: number
-    or null}}``; ``activity`` is the original one, ``arai`` the Accounts service's answer.
+    or null}}``; ``activity`` is the original one, ``arai`` the Accounts service's answer. ``"verification": {"status",
+    "occurredAt"}`` besides where the user's identity was checked as of the activity: PASSED or FAILED.
     """
-    message = request.message
-    return _encoder.encode(
-        {
-            "globalUserId": message.global_user_id,
-            "activity": message.activity,
-            "activityType": message.activity_type,
-            "occurredAt": format_time_ms(message.occurred_at),
-            "arai": request.arai.response,
-            "features": dict(zip(FEATURES, request.arai.profile.values, strict=True)),
+    message, verification = request.message, request.verification
+    body: dict[str, Any] = {
+        "globalUserId": message.global_user_id,
+        "activity": message.activity,
+        "activityType": message.activity_type,
+        "occurredAt": format_time_ms(message.occurred_at),
+        "arai": request.arai.response,
+        "features": dict(zip(FEATURES, request.arai.profile.values, strict=True)),
+    }
+    if verification is not None:
+        body["verification"] = {
+            "status": verification.status.value,
+            "occurredAt": format_time_ms(verification.time_ms),
         }
-    )
+    return _encoder.encode(body)
 
 
 def parse_score(answer: bytes) -> ModelScore:

@@ -22,6 +22,7 @@ from ..domain.profile import ActivityFacts, facts_of
 from ..domain.records import Batch, DeadLetter, DecodedRecord, Failure, RawRecord, Returned, dead_letter_id
 from ..domain.scorable import ScorableRules, rejection
 from ..domain.scorecard import ModelScore
+from ..domain.verification import Verification
 from .clock import now_ms
 from .ports import (
     AraiSource,
@@ -56,11 +57,12 @@ class Queued(msgspec.Struct, frozen=True, gc=False):
 
 
 class Profiled(msgspec.Struct, frozen=True, gc=False):
-    """A message with what is known of its user."""
+    """A message with what is known of its user; an identity check that says nothing of the user is None."""
 
     received: ReceivedMessage
     message: ScoringMessage
     arai: Arai
+    verification: Verification | None = None
 
 
 class Scored(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +73,7 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
     score: ModelScore
     imported: ImportedValues = NOTHING_IMPORTED
     generation: int = 0
+    verification: Verification | None = None
 
 
 Done = TypeVar("Done")
@@ -290,9 +293,13 @@ def fetch_arai(batch: Batch[Queued], source: AraiSource, worker: str) -> Batch[P
 
 def score_users(batch: Batch[Profiled], model: ScoringModel, worker: str) -> Batch[Scored]:
     """Scores each message's user with the model."""
-    scores = model.score([ScoringRequest(profiled.message, profiled.arai) for profiled in batch.items])
+    scores = model.score(
+        [ScoringRequest(profiled.message, profiled.arai, profiled.verification) for profiled in batch.items]
+    )
     outcomes = [
-        score if isinstance(score, Failure) else Scored(profiled.received, profiled.message, score)
+        score
+        if isinstance(score, Failure)
+        else Scored(profiled.received, profiled.message, score, verification=profiled.verification)
         for profiled, score in zip(batch.items, scores, strict=True)
     ]
     return settle(batch, outcomes, worker)

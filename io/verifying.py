@@ -1,80 +1,103 @@
-"""The verification step: IDV results are stored, newest wins, and the Identity Service is told."""
+"""IDV results are stored, the newest wins, and the Identity Service is told of each once and in order."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
-from ..domain.activity import MalformedRecordError
-from ..domain.envelopes import opened
-from ..domain.records import Batch, DeadLetter, Failure, Returned
-from ..domain.verification import Verification, decode_verification, newest_verification_item, verification_item
+from ..domain.envelopes import Opened
+from ..domain.events import Consumed, check_event_time
+from ..domain.keys import user_pk
+from ..domain.records import Failure
+from ..domain.verification import (
+    CONSUMED_SK,
+    Verification,
+    consumed_item,
+    decode_verification,
+    newest_verification_item,
+    result_sk,
+    verification_item,
+)
 from .clock import now_ms
-from .ports import ReceivedMessage, Table
-from .steps import MAX_RECEIVES, Count, dead_message, retry_delay_ms
+from .idv_secrets import idv_secrets
+from .ports import Table
+
+if TYPE_CHECKING:
+    from .event_consumers import EventStores
 
 
 class IdentityService(Protocol):
     """Who is told of verifications."""
 
-    def tell_many(self, verifications: Sequence[Verification]) -> list[Failure | None]:
+    def tell_many(self, verifications: Sequence[Verification], correlation_id: str = "") -> list[Failure | None]:
         """Tells of each; telling twice does no harm. Outcomes are in order."""
         ...
 
 
-class Verified(msgspec.Struct, frozen=True, gc=False):
-    """A received result, decoded."""
+class Verifications:
+    """Implements ``EventConsumer``: each result is an item, the newest one more, and the Identity Service is told.
 
-    received: ReceivedMessage
-    verification: Verification
-
-
-def decode_verifications(batch: Batch[ReceivedMessage], worker: str) -> Batch[Verified]:
-    """Decodes results, out of their envelopes; what is none, or has an unknown status, becomes a dead letter."""
-    decoded: list[Verified] = []
-    failed: list[DeadLetter] = []
-    for received in batch.items:
-        event = opened(received.body)
-        try:
-            sent = event.time_ms or received.sent_at_ms or now_ms()
-            decoded.append(Verified(received, decode_verification(event.body, sent)))
-        except MalformedRecordError as error:
-            failed.append(dead_message(batch, received, worker, Failure("malformed", str(error)), None))
-    return batch.with_items(decoded, failed)
-
-
-def store_verifications(
-    batch: Batch[Verified], table: Table, identity: IdentityService | None, worker: str, count: Count
-) -> Batch[Verified]:
-    """Stores results, each user's newest where newer, then tells the Identity Service; counts ``stored``.
-
-    Stored first: a result the service could not be told of goes back to the queue, and is stored again as the same
-    item. Raises what the table raises.
+    Scores read what is stored while the service is out of reach: so results are stored before it is told. How far a
+    user's results are consumed stands in an item of its own, written last. By it a result that comes again is told
+    from one that came late, and one the service could not be told of from both.
     """
-    now = now_ms()
-    items = [verification_item(verified.verification, now) for verified in batch.items]
-    refused: dict[int, Failure] = {
-        index: failure for index, failure in enumerate(table.batch_put(items)) if failure is not None
-    }
-    kept = [index for index in range(len(items)) if index not in refused]
-    newest = table.put_if_newer(
-        [(batch.items[index].verification.version, newest_verification_item(items[index])) for index in kept]
-    )
-    refused |= {index: outcome for index, outcome in zip(kept, newest, strict=True) if isinstance(outcome, Failure)}
-    if identity is not None:
-        told = identity.tell_many([batch.items[index].verification for index in kept if index not in refused])
-        still = [index for index in kept if index not in refused]
-        refused |= {index: outcome for index, outcome in zip(still, told, strict=True) if outcome is not None}
-    done: list[Verified] = []
-    failed: list[DeadLetter] = []
-    returned: list[Returned] = []
-    for index, verified in enumerate(batch.items):
-        failure, received = refused.get(index), verified.received
-        if failure is None:
-            done.append(verified)
-        elif failure.retryable and received.receipt and received.receive_count < MAX_RECEIVES:
-            returned.append(Returned(received.receipt, retry_delay_ms(received.receive_count)))
+
+    def decode(self, event: Opened, sent_at_ms: int) -> Verification:
+        """Reads a result; where there are secrets, only one that is signed with one of them."""
+        verification = decode_verification(event.body, event.time_ms or sent_at_ms, idv_secrets())
+        check_event_time(verification.time_ms, now_ms())
+        return verification
+
+    def consume(
+        self, records: Sequence[Verification], stores: "EventStores", request_id: str
+    ) -> list[Consumed | Failure]:
+        """Stores results and tells of those that are news.
+
+        A result from before one that was consumed is kept, since scores as of its time ask for it, and told to nobody:
+        the service knows a newer status.
+        """
+        table, now = stores.verifications, now_ms()
+        outcomes = _compared(records, table)
+        _store(records, outcomes, table, now)
+        news = [number for number, outcome in enumerate(outcomes) if outcome is Consumed.STORED]
+        if stores.identity is not None and news:
+            told = stores.identity.tell_many([records[number] for number in news], request_id)
+            for number, failure in zip(news, told, strict=True):
+                outcomes[number] = failure or Consumed.STORED
+        done = [records[number] for number in news if outcomes[number] is Consumed.STORED]
+        table.put_if_newer([(each.version, consumed_item(each, now)) for each in done])
+        return outcomes
+
+
+def _compared(records: Sequence[Verification], table: Table) -> list[Consumed | Failure]:
+    """Of each result whether it is news: newer than all that are consumed and all before it in the batch."""
+    users = list(dict.fromkeys(each.global_user_id for each in records))
+    items = table.batch_get([(user_pk(user), CONSUMED_SK) for user in users])
+    newest = {user: str(item["through"]) for user, item in zip(users, items, strict=True) if item}
+    outcomes: list[Consumed | Failure] = []
+    for each in records:
+        known = newest.get(each.global_user_id, "")
+        if each.version == known:
+            outcomes.append(Consumed.DEDUPLICATED)
         else:
-            failed.append(dead_message(batch, received, worker, failure, None))
-    count("stored", len(done))
-    return batch.with_items(done, failed, returned)
+            outcomes.append(Consumed.STORED if each.version > known else Consumed.STALE)
+        newest[each.global_user_id] = max(each.version, known)
+    return outcomes
+
+
+def _store(records: Sequence[Verification], outcomes: list[Consumed | Failure], table: Table, now: int) -> None:
+    """Writes what is news, and of what is stale what is not there yet; outcomes become failures the table gives."""
+    write = [number for number, outcome in enumerate(outcomes) if outcome is Consumed.STORED]
+    write += _late(records, outcomes, table)
+    items = {number: verification_item(records[number], now) for number in write}
+    for number, failure in zip(write, table.batch_put(list(items.values())), strict=True):
+        outcomes[number] = failure or outcomes[number]
+    news = [number for number in write if outcomes[number] is Consumed.STORED]
+    newest = [(records[number].version, newest_verification_item(items[number])) for number in news]
+    for number, written in zip(news, table.put_if_newer(newest), strict=True):
+        if isinstance(written, Failure):
+            outcomes[number] = written
+
+
+def _late(records: Sequence[Verification], outcomes: Sequence[Consumed | Failure], table: Table) -> list[int]:
+    stale = [number for number, outcome in enumerate(outcomes) if outcome is Consumed.STALE]
+    there = table.batch_get([(user_pk(records[number].global_user_id), result_sk(records[number])) for number in stale])
+    return [number for number, item in zip(stale, there, strict=True) if item is None]

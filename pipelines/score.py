@@ -8,7 +8,15 @@ from ..io.backends import Backends
 from ..transforms.batches import BatchTransform
 from ..transforms.finish import Acknowledge, CommitPosition, WriteDeadLetters
 from ..transforms.flags import KeepUsersOfShare
-from ..transforms.score import ApplyImports, DecodeMessages, FetchArai, PersistScores, ScoreUsers, SelectAraiChanges
+from ..transforms.score import (
+    AddVerifications,
+    ApplyImports,
+    DecodeMessages,
+    FetchArai,
+    PersistScores,
+    ScoreUsers,
+    SelectAraiChanges,
+)
 
 
 def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends: Backends) -> Any:
@@ -18,7 +26,8 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         pipeline: to add to.
         worker: the worker's name, in scores and dead letters.
         source: yields ``Batch[ReceivedMessage]``.
-        backends: profiles, model, imports, table, cache, flags, dead letters, and the queue to acknowledge to.
+        backends: profiles, verifications, model, imports, table, cache, flags, dead letters, and the queue to
+            acknowledge to.
 
     Returns:
         The finished batches.
@@ -30,6 +39,7 @@ def build(pipeline: beam.Pipeline, worker: str, source: BatchTransform, backends
         | "Decode messages" >> DecodeMessages(worker)
         | "Keep users of share" >> KeepUsersOfShare(backends)
         | "Fetch ARAI" >> FetchArai(worker, backends)
+        | "Add verifications" >> AddVerifications(backends)
         | "Score users" >> ScoreUsers(worker, backends)
         | "Apply imports" >> ApplyImports(backends)
         | "Persist scores" >> PersistScores(worker, backends)
@@ -45,7 +55,7 @@ def build_from_changes(pipeline: beam.Pipeline, worker: str, source: BatchTransf
         pipeline: to add to.
         worker: the worker's name, in scores and dead letters.
         source: yields ``Batch[RawRecord]`` of change records.
-        backends: model, imports, table, cache, flags, dead letters, and the source's positions.
+        backends: verifications, model, imports, table, cache, flags, dead letters, and the source's positions.
 
     Returns:
         The finished batches.
@@ -56,6 +66,7 @@ def build_from_changes(pipeline: beam.Pipeline, worker: str, source: BatchTransf
         | "Read changes" >> source
         | "Select ARAI changes" >> SelectAraiChanges(worker)
         | "Keep users of share" >> KeepUsersOfShare(backends)
+        | "Add verifications" >> AddVerifications(backends)
         | "Score users" >> ScoreUsers(worker, backends)
         | "Apply imports" >> ApplyImports(backends)
         | "Persist scores" >> PersistScores(worker, backends)

@@ -17,10 +17,12 @@ from ..domain.aws_events import EventKind, InputRecord, transform_input
 from ..domain.envelopes import opened
 from ..domain.records import Batch, RawRecord
 from ..domain.scorable import ScorableRules
-from ..io import persisting, steps, verifying
+from ..io import consuming, persisting, steps
 from ..io.backends import Backends, milliseconds
 from ..io.clock import now_ms
 from ..io.errors import UsageError
+from ..io.event_consumers import EventStores
+from ..io.fan_verifications import add_verifications
 from ..io.logs import configure_logging
 from ..io.ports import ReceivedMessage
 from ..io.registry import Kind, Worker, worker_named
@@ -229,7 +231,8 @@ def _score_changes(invocation: Invocation, backends: Backends, batch: Batch[Inpu
 
 def _score_and_persist(invocation: Invocation, backends: Backends, batch: Batch[steps.Profiled]) -> Batch[Any]:
     worker, imports = invocation.worker.name, backends.open_imports()
-    scored = steps.score_users(batch, backends.open_model(), worker)
+    profiled = add_verifications(batch, backends.open_verifications())
+    scored = steps.score_users(profiled, backends.open_model(), worker)
     applied = persisting.apply_imports(scored, imports)
     table, cache = backends.open_table(), backends.open_cache()
     return persisting.persist(applied, table, cache, imports, worker, invocation.count)
@@ -242,9 +245,9 @@ def _rescore(invocation: Invocation, backends: Backends, batch: Batch[InputRecor
 
 def _verify(invocation: Invocation, backends: Backends, batch: Batch[InputRecord]) -> Batch[Any]:
     worker = invocation.worker.name
-    decoded = verifying.decode_verifications(_messages(invocation, batch), worker)
-    table, identity = backends.open_table(), backends.open_identity()
-    return verifying.store_verifications(decoded, table, identity, worker, invocation.count)
+    decoded = consuming.decode_events(_messages(invocation, batch), worker)
+    kept = consuming.keep_events_of_share(decoded, backends.open_flags(), worker, invocation.count)
+    return consuming.consume_events(kept, EventStores.of(backends), worker, invocation.count)
 
 
 def _raw(record: InputRecord) -> RawRecord:

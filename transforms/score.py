@@ -1,8 +1,8 @@
 """The second half: messages become scores in the table and in the ARM cache.
 
-``DecodeMessages → FetchArai → ScoreUsers → ApplyImports → PersistScores``; then ``finish.py`` ends the batch. Every
-step keeps the queue's order, so a user's messages are scored in the order they were received. For change records of
-ARAI responses ``SelectAraiChanges`` stands in the place of the first two.
+``DecodeMessages → FetchArai → AddVerifications → ScoreUsers → ApplyImports → PersistScores``; then ``finish.py`` ends
+the batch. Every step keeps the queue's order, so a user's messages are scored in the order they were received. For
+change records of ARAI responses ``SelectAraiChanges`` stands in the place of the first two.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing_extensions import override
 from ..domain.records import Batch, RawRecord
 from ..io import persisting, steps
 from ..io.backends import Backends
+from ..io.fan_verifications import add_verifications
 from ..io.ports import ReceivedMessage
 from ..io.steps import Profiled, Queued, Scored
 from ..io.telemetry.batch_traces import Phase
@@ -88,6 +89,29 @@ class _FetchArai(BatchStep):
     @override
     def step(self, batch: Batch[Queued]) -> Batch[Profiled]:
         return steps.fetch_arai(batch, self._arai, self._worker)
+
+
+@dataclass
+class AddVerifications(BatchTransform):
+    """Adds to each message what an identity check says of its user as of then: ``Batch[Profiled]``."""
+
+    backends: Backends
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return input_or_inputs | par_do(_Verify(self.backends))
+
+
+class _Verify(BatchStep):
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    def setup(self) -> None:
+        self._verifications = self._backends.open_verifications()
+
+    @override
+    def step(self, batch: Batch[Profiled]) -> Batch[Profiled]:
+        return add_verifications(batch, self._verifications)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Identity verification results: decoded, then stored and told."""
+"""Events: decoded, each by its consumer, then consumed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 from typing_extensions import override
 
 from ..domain.records import Batch
-from ..io import verifying
+from ..io import consuming
 from ..io.backends import Backends
+from ..io.consuming import ReceivedEvent
+from ..io.event_consumers import EventStores
 from ..io.ports import ReceivedMessage
-from ..io.verifying import Verified
 from .batches import BatchStep, BatchTransform, par_do
 
 
 @dataclass
-class DecodeVerifications(BatchTransform):
-    """``Batch[ReceivedMessage]`` to ``Batch[Verified]``; see ``verifying.decode_verifications``."""
+class DecodeEvents(BatchTransform):
+    """``Batch[ReceivedMessage]`` to ``Batch[ReceivedEvent]``; see ``consuming.decode_events``."""
 
     worker: str
 
@@ -29,31 +30,53 @@ class _Decode(BatchStep):
         self._worker = worker
 
     @override
-    def step(self, batch: Batch[ReceivedMessage]) -> Batch[Verified]:
-        return verifying.decode_verifications(batch, self._worker)
+    def step(self, batch: Batch[ReceivedMessage]) -> Batch[ReceivedEvent]:
+        return consuming.decode_events(batch, self._worker)
 
 
 @dataclass
-class StoreVerifications(BatchTransform):
-    """Stores results and tells the Identity Service; counts ``stored``."""
+class KeepEventsOfShare(BatchTransform):
+    """Drops events of users the flag server leaves out, counted as ``rejected.flagged_off``."""
+
+    backends: Backends
+
+    @override
+    def expand(self, input_or_inputs: Any) -> Any:
+        return input_or_inputs | par_do(_Keep(self.backends))
+
+
+class _Keep(BatchStep):
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    def setup(self) -> None:
+        self._flags = self._backends.open_flags()
+
+    @override
+    def step(self, batch: Batch[ReceivedEvent]) -> Batch[ReceivedEvent]:
+        return consuming.keep_events_of_share(batch, self._flags, self._backends.worker, self.count)
+
+
+@dataclass
+class ConsumeEvents(BatchTransform):
+    """Lets events have their effect; counts ``stored``, ``stale``, ``deduplicated``. See ``consuming``."""
 
     worker: str
     backends: Backends
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Store(self.worker, self.backends))
+        return input_or_inputs | par_do(_Consume(self.worker, self.backends))
 
 
-class _Store(BatchStep):
+class _Consume(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
     def setup(self) -> None:
-        self._table = self._backends.open_table()
-        self._identity = self._backends.open_identity()
+        self._stores = EventStores.of(self._backends)
 
     @override
-    def step(self, batch: Batch[Verified]) -> Batch[Verified]:
-        return verifying.store_verifications(batch, self._table, self._identity, self._worker, self.count)
+    def step(self, batch: Batch[ReceivedEvent]) -> Batch[ReceivedEvent]:
+        return consuming.consume_events(batch, self._stores, self._worker, self.count)

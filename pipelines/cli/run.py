@@ -155,7 +155,7 @@ def _check(worker: Worker, counts: dict[str, int], dead: int) -> None:
         Kind.ENQUEUE: ("enqueued", "deduplicated"),
         Kind.SCORE: ("scored",),
         Kind.RESCORE: ("requests",),
-        Kind.VERIFY: ("stored",),
+        Kind.VERIFY: ("stored", "stale", "deduplicated"),
     }[worker.kind]
     missing = came_in - rejected - dead - counts.get("returned", 0) - sum(counts.get(name, 0) for name in done)
     if worker.kind is Kind.RESCORE:

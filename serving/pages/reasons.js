@@ -2,8 +2,8 @@
 
 import { element, figure, fixed, isNumber, signed } from "./building.js";
 
-// The reasons of the embedded model and of imports by code: its feature, a sentence, how to write the value. As
-// domain/scorecard.py has them: a test holds that both say the same.
+// The reasons of the embedded model, of imports and of identity checks by code: its feature, a sentence, how to write the
+// value. As domain/scorecard.py has them: a test holds that both say the same.
 const TEXTS = {
   ACTIVITY_VOLUME: ["activityCount", "activities on record: {}", "count"],
   ACTIVITY_RATE: ["activitiesPerMinute", "activities a minute while active, asset loads aside: {}", "number"],
@@ -26,6 +26,8 @@ const TEXTS = {
   NIGHT_ACTIVITY: ["nightShare", "{} of activities are between midnight and 6:00 UTC", "share"],
   BOT_OR_NOT_IMPORT: ["importedBonScore", "an import says: a bot with a probability of {}", "share"],
   CLUSTER_SIZE: ["clusterSize", "accounts in the same cluster: {}", "count"],
+  IDENTITY_VERIFIED: ["daysSinceVerified", "days since the identity was verified: {}", "count"],
+  IDENTITY_CHECK_FAILED: ["daysSinceFailedCheck", "days since a check of the identity failed: {}", "count"],
 };
 
 /** A reason in one sentence; one of another model by its code. */

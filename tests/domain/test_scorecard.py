@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fan_identity.domain.profile import FEATURES, Profile
 from fan_identity.domain.scorecard import (
     IMPORT_REASON_CODES,
+    VERIFICATION_REASON_CODES,
     REASON_CODES,
     FeatureBins,
     Reason,
@@ -161,8 +162,8 @@ def test_an_edge_that_is_no_number_is_refused(edge):
 
 def test_every_feature_has_its_own_code_and_sentence():
     assert list(REASON_CODES) == list(FEATURES)
-    codes = REASON_CODES | IMPORT_REASON_CODES
-    assert len(set(codes.values())) == len(codes) == len(FEATURES) + 2
+    codes = REASON_CODES | IMPORT_REASON_CODES | VERIFICATION_REASON_CODES
+    assert len(set(codes.values())) == len(codes) == len(FEATURES) + 4
     for feature, code in codes.items():
         assert code == code.upper()
         sentences = {describe(Reason(code, feature, value, -1.5)) for value in (None, 0.25, 0.5)}

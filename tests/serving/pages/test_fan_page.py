@@ -6,7 +6,13 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import expect
 
-from fan_identity.domain.scorecard import IMPORT_REASON_CODES, REASON_CODES, Reason, describe
+from fan_identity.domain.scorecard import (
+    IMPORT_REASON_CODES,
+    REASON_CODES,
+    VERIFICATION_REASON_CODES,
+    Reason,
+    describe,
+)
 from fan_identity.serving.data_sources import ArmScore
 
 HOSTILE = """<script>document.title='owned'</script><img src=x onerror="alert(1)">"'&amp;\u202e{{7*7}}"""
@@ -95,7 +101,7 @@ def test_a_model_without_a_base_is_not_said_to_add_up(site, tab):
 def test_sentences_are_the_domains(site, tab):
     reasons = [
         Reason(code, feature, value, -1.0)
-        for feature, code in (REASON_CODES | IMPORT_REASON_CODES).items()
+        for feature, code in (REASON_CODES | IMPORT_REASON_CODES | VERIFICATION_REASON_CODES).items()
         for value in (None, 0.0, 0.125, 7.0)
     ]
     reasons.append(Reason("ACTIVITY_VOLUME", "activityCount", 1234.0, 1.0))
