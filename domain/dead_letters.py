@@ -49,6 +49,8 @@ class LetterFilter(msgspec.Struct, frozen=True):
         until_ms: first written before this time.
         code_version: of the program that wrote it last.
         waiting_only: not those that were sent again.
+        redriven_only: those that were sent again alone; with ``waiting_only`` there is none.
+        activity_id: of the activity that could not be processed, where that was known.
     """
 
     worker: str | None = None
@@ -58,6 +60,8 @@ class LetterFilter(msgspec.Struct, frozen=True):
     until_ms: int | None = None
     code_version: str | None = None
     waiting_only: bool = True
+    redriven_only: bool = False
+    activity_id: str | None = None
 
 
 WAITING: Final = LetterFilter()
@@ -70,7 +74,7 @@ class LetterTally(msgspec.Struct, frozen=True, rename="camel"):
     worker: str
     reason: str
     number: int
-    examples: tuple[str, ...]
+    examples: tuple[str, ...] = ()
 
 
 def tally_letters(letters: Iterable[tuple[str, str, str]]) -> list[LetterTally]:

@@ -222,6 +222,33 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     redriven_at_ms: int | None
 
 
+class LetterHead(msgspec.Struct, frozen=True):
+    """A dead letter without its payload and stack, as lists show it. Times are epoch milliseconds, as stored."""
+
+    dead_letter_id: str
+    worker: str
+    reason: str
+    error: str
+    attempts: int
+    written_at_ms: int
+    redriven_at_ms: int | None
+    source: str
+    position: str
+    code_version: str
+
+
+class LetterPage(msgspec.Struct, frozen=True):
+    """A page of a list.
+
+    Attributes:
+        letters: of the page; there may be none though more follow.
+        after: where the next page begins, or None after the last.
+    """
+
+    letters: list[LetterHead]
+    after: str | None
+
+
 class DeadLetterArchive(DeadLetterStore, Protocol):
     """Dead letters that can also be searched and marked."""
 
@@ -233,8 +260,29 @@ class DeadLetterArchive(DeadLetterStore, Protocol):
         """As ``select``, ``size`` letters at a time; what is written or marked between pages may be in or not."""
         ...
 
+    def page(self, where: LetterFilter = WAITING, *, after: str | None = None, limit: int = 50) -> LetterPage:
+        """A page of the letters that match, the newest first where the store keeps an order (SQLite).
+
+        Args:
+            where: which.
+            after: where the page before said it ends; None for the first.
+            limit: how many at most.
+
+        Raises:
+            ValueError: ``after`` is nothing a page said.
+        """
+        ...
+
     def count(self, where: LetterFilter = WAITING) -> int:
         """How many letters match."""
+        ...
+
+    def count_up_to(self, most: int, where: LetterFilter = WAITING) -> int:
+        """How many letters match, counted no further than ``most``."""
+        ...
+
+    def numbers(self, where: LetterFilter = WAITING) -> list[LetterTally]:
+        """As ``tally``, without examples: quicker."""
         ...
 
     def tally(self, where: LetterFilter = WAITING) -> list[LetterTally]:

@@ -4,7 +4,9 @@ A letter is the item ``DEADLETTER#<id>``, sort key ``LETTER``. What does not fit
 ``PART#0001`` … of the same partition, written before the letter: a letter that can be seen is whole.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -14,12 +16,11 @@ from ...domain.records import DeadLetter
 from ..addresses import Address
 from ..clock import now_ms
 from ..errors import BackendUnavailableError
-from ..sqlite.dead_letters import StoredDeadLetter
+from ..ports import LetterPage, StoredDeadLetter
 from .calls import BATCH_ITEMS, Attributes, ConditionFailedError, TableCalls, in_parallel
+from .letter_pages import LETTER_SK, PREFIX, page_of, scan_of
 from .values import attribute_of, item_of, key_problem
 
-_PREFIX: Final = "DEADLETTER#"
-_SK: Final = "LETTER"
 _AT_ONCE: Final = 8
 _TRIES: Final = 5
 
@@ -80,7 +81,7 @@ class DynamoDbDeadLetters:
         in_parallel(write, list(by_id.values()), _AT_ONCE)
 
     def _write(self, letter: DeadLetter, now: int) -> None:
-        pk = _PREFIX + letter.dead_letter_id
+        pk = PREFIX + letter.dead_letter_id
         fields, parts = _fields(letter)
         part_items = [
             ({"PK": {"S": pk}, "SK": {"S": f"PART#{number:04d}"}, "payload": {"B": part}}, len(part))
@@ -115,7 +116,7 @@ class DynamoDbDeadLetters:
         try:
             self._calls.call(
                 "update_item",
-                Key=_key(pk, _SK),
+                Key=_key(pk, LETTER_SK),
                 UpdateExpression=f"SET {', '.join(sets)} REMOVE #redrivenAt",
                 ConditionExpression=f"{absent}#attempts {relation} :limit",
                 ExpressionAttributeNames=names,
@@ -137,9 +138,26 @@ class DynamoDbDeadLetters:
             if page := self._loaded(found[start : start + size]):
                 yield page
 
+    def page(self, where: LetterFilter = WAITING, *, after: str | None = None, limit: int = 50) -> LetterPage:
+        """A page of the letters that match, in no order; raises ValueError where ``after`` is none of ours.
+
+        It may have fewer letters than ``limit``, or none, though more follow: reading ends after a tenth of a second.
+        """
+        return page_of(self._calls, where, after, limit)
+
     def count(self, where: LetterFilter = WAITING) -> int:
         """How many letters match. Scans the table."""
         return sum(1 for _ in self._scan(where))
+
+    def count_up_to(self, most: int, where: LetterFilter = WAITING) -> int:
+        """How many letters match, counted no further than ``most``. Scans the table until then."""
+        return sum(1 for _ in islice(self._scan(where), most))
+
+    def numbers(self, where: LetterFilter = WAITING) -> list[LetterTally]:
+        """As ``tally``, without examples. Scans the table."""
+        kinds = Counter((str(item["worker"]), str(item["reason"])) for item in self._scan(where))
+        ordered = sorted(kinds.items(), key=lambda one: (-one[1], one[0]))
+        return [LetterTally(*kind, number) for kind, number in ordered]
 
     def tally(self, where: LetterFilter = WAITING) -> list[LetterTally]:
         """The letters that match by worker and reason, most first. Scans the table."""
@@ -162,7 +180,7 @@ class DynamoDbDeadLetters:
 
         A whole id is looked up; the beginning of one scans the table.
         """
-        if key_problem(_PREFIX + letter_id, _SK) is not None:
+        if key_problem(PREFIX + letter_id, LETTER_SK) is not None:
             return None
         whole = self._load(letter_id)
         if whole is not None:
@@ -178,7 +196,7 @@ class DynamoDbDeadLetters:
         in_parallel(self._record, attempts, _AT_ONCE)
 
     def _record(self, attempt: RedriveAttempt) -> None:
-        pk, sk = _PREFIX + attempt.dead_letter_id, f"{_TRY}{attempt.at:0{_TIME_DIGITS}d}#{attempt.request_id}"
+        pk, sk = PREFIX + attempt.dead_letter_id, f"{_TRY}{attempt.at:0{_TIME_DIGITS}d}#{attempt.request_id}"
         done = attempt.outcome != "failed"
         fields = {**msgspec.to_builtins(attempt), "error": _storable(attempt.error[:_ERROR_CHARACTERS])}
         item = {name: attribute_of(value) for name, value in fields.items()}
@@ -186,7 +204,7 @@ class DynamoDbDeadLetters:
         try:
             self._calls.call(
                 "update_item",
-                Key=_key(pk, _SK),
+                Key=_key(pk, LETTER_SK),
                 UpdateExpression=f"SET attempts = attempts + :one{', redrivenAt = :at' if done else ''}",
                 ConditionExpression="attribute_exists(PK)",
                 ExpressionAttributeValues={":one": {"N": "1"}, **({":at": {"N": str(attempt.at)}} if done else {})},
@@ -199,7 +217,7 @@ class DynamoDbDeadLetters:
         pages = self._calls.pages(
             "query",
             KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
-            ExpressionAttributeValues={":pk": {"S": _PREFIX + letter_id}, ":prefix": {"S": _TRY}},
+            ExpressionAttributeValues={":pk": {"S": PREFIX + letter_id}, ":prefix": {"S": _TRY}},
             ConsistentRead=True,
         )
         return [msgspec.convert(item_of(item), RedriveAttempt) for page in pages for item in page["Items"]]
@@ -217,7 +235,7 @@ class DynamoDbDeadLetters:
         for page in self._calls.pages(
             "scan",
             FilterExpression="SK = :sk AND begins_with(PK, :prefix)",
-            ExpressionAttributeValues={":sk": {"S": _SK}, ":prefix": {"S": _PREFIX}},
+            ExpressionAttributeValues={":sk": {"S": LETTER_SK}, ":prefix": {"S": PREFIX}},
             ConsistentRead=True,
         ):
             for item in map(item_of, page["Items"]):
@@ -226,8 +244,8 @@ class DynamoDbDeadLetters:
     def delete(self, letter_ids: Sequence[str]) -> None:
         """Deletes letters with all their parts; one that is not there is no error."""
         for letter_id in letter_ids:
-            pk = _PREFIX + letter_id
-            if key_problem(pk, _SK) is not None:
+            pk = PREFIX + letter_id
+            if key_problem(pk, LETTER_SK) is not None:
                 continue
             pages = self._calls.pages(
                 "query",
@@ -243,39 +261,12 @@ class DynamoDbDeadLetters:
 
     def _scan(self, where: LetterFilter, *, prefix: str = "") -> Iterator[dict[str, Any]]:
         """The ``_SUMMARY`` of matching letters."""
-        names = {f"#{name}": name for name in _SUMMARY}
-        values: dict[str, Any] = {":sk": _SK, ":prefix": _PREFIX + prefix}
-        conditions = ["SK = :sk", "begins_with(PK, :prefix)"]
-        for condition, attribute, name, wanted in (
-            ("#worker = :worker", "worker", "worker", where.worker),
-            ("#reason = :reason", "reason", "reason", where.reason),
-            ("contains(#error, :error)", "error", "error", where.error),
-            ("#codeVersion = :codeVersion", "codeVersion", "codeVersion", where.code_version),
-            ("#writtenAt >= :since", "writtenAt", "since", where.since_ms),
-            ("#writtenAt < :until", "writtenAt", "until", where.until_ms),
-        ):
-            if wanted is None:
-                continue
-            names[f"#{attribute}"] = attribute
-            if name == "codeVersion" and not wanted:
-                condition = "(attribute_not_exists(#codeVersion) OR #codeVersion = :codeVersion)"  # noqa: PLW2901
-            values[f":{name}"] = wanted
-            conditions.append(condition)
-        if where.waiting_only:
-            conditions.append("attribute_not_exists(redrivenAt)")
-        for page in self._calls.pages(
-            "scan",
-            FilterExpression=" AND ".join(conditions),
-            ProjectionExpression=", ".join(f"#{name}" for name in _SUMMARY),
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues={name: attribute_of(value) for name, value in values.items()},
-            ConsistentRead=True,
-        ):
+        for page in self._calls.pages("scan", **scan_of(where, prefix, _SUMMARY)):
             yield from map(item_of, page["Items"])
 
     def _load(self, letter_id: str) -> StoredDeadLetter | None:
-        pk = _PREFIX + letter_id
-        answer = self._calls.call("get_item", Key=_key(pk, _SK), ConsistentRead=True)
+        pk = PREFIX + letter_id
+        answer = self._calls.call("get_item", Key=_key(pk, LETTER_SK), ConsistentRead=True)
         return self._stored(pk, item_of(answer["Item"])) if "Item" in answer else None
 
     def _stored(self, pk: str, item: dict[str, Any]) -> StoredDeadLetter:

@@ -8,7 +8,8 @@ import msgspec
 from ...domain.dead_letters import WAITING, LetterFilter, LetterTally, RedriveAttempt, tally_letters
 from ...domain.records import DeadLetter
 from ..clock import now_ms
-from ..ports import StoredDeadLetter
+from ..ports import LetterPage, StoredDeadLetter
+from .letter_pages import conditions_of, page_of
 from .store import SqliteStore
 
 _COLUMNS: Final = (
@@ -61,12 +62,12 @@ class SqliteDeadLetters:
 
     def select(self, where: LetterFilter = WAITING, *, limit: int = -1) -> list[StoredDeadLetter]:
         """Letters that match, oldest first; ``limit`` -1 for all."""
-        conditions, values = _conditions(where)
+        conditions, values = conditions_of(where)
         return [_stored(row) for row in self._rows(f"{_STORED} {conditions} {_ORDER} LIMIT ?", (*values, limit))]
 
     def pages(self, where: LetterFilter = WAITING, *, size: int = _PAGE) -> Iterator[list[StoredDeadLetter]]:
         """As ``select``, a page at a time, each as of when it is read."""
-        conditions, values = _conditions(where)
+        conditions, values = conditions_of(where)
         after: tuple[int, str] = (-1, "")
         while True:
             rows = self._rows(
@@ -80,14 +81,34 @@ class SqliteDeadLetters:
             if len(page) < size:
                 return
 
+    def page(self, where: LetterFilter = WAITING, *, after: str | None = None, limit: int = 50) -> LetterPage:
+        """A page of the letters that match, the newest first; raises ValueError where ``after`` is none of ours."""
+        with self._store.translated_errors():
+            return page_of(self._store.connection, where, after, limit)
+
     def count(self, where: LetterFilter = WAITING) -> int:
         """How many letters match."""
-        conditions, values = _conditions(where)
+        conditions, values = conditions_of(where)
         return int(self._rows(f"count(*) {conditions}", values)[0][0])
+
+    def count_up_to(self, most: int, where: LetterFilter = WAITING) -> int:
+        """How many letters match, counted no further than ``most``."""
+        conditions, values = conditions_of(where)
+        return int(self._rows(f"count(*) FROM (SELECT 1 {conditions} LIMIT ?)", (*values, most))[0][0])
+
+    def numbers(self, where: LetterFilter = WAITING) -> list[LetterTally]:
+        """As ``tally``, without examples: a million are counted in a tenth of a second."""
+        conditions, values = conditions_of(where)
+        rows = self._rows(
+            f"worker, reason, count(*) AS number {conditions} GROUP BY worker, reason "
+            "ORDER BY number DESC, worker, reason",
+            values,
+        )
+        return [LetterTally(worker, reason, number) for worker, reason, number in rows]
 
     def tally(self, where: LetterFilter = WAITING) -> list[LetterTally]:
         """The letters that match by worker and reason, most first."""
-        conditions, values = _conditions(where)
+        conditions, values = conditions_of(where)
         with self._store.translated_errors():
             return tally_letters(
                 self._store.connection.execute(f"SELECT worker, reason, dead_letter_id {conditions} {_ORDER}", values)
@@ -99,11 +120,10 @@ class SqliteDeadLetters:
 
     def get(self, letter_id: str) -> StoredDeadLetter | None:
         """The letter whose id is ``letter_id`` or begins with it where only one does; else None."""
-        with self._store.translated_errors():
-            rows = self._store.connection.execute(
-                f"SELECT {_STORED} FROM dead_letters WHERE substr(dead_letter_id, 1, ?) = ? LIMIT 2",
-                (len(letter_id), letter_id),
-            ).fetchall()
+        rows = self._rows(
+            f"{_STORED} FROM dead_letters WHERE dead_letter_id >= ? AND dead_letter_id < ? || char(1114111) LIMIT 2",
+            (letter_id, letter_id),
+        )
         return _stored(rows[0]) if len(rows) == 1 else None
 
     def record(self, attempts: Sequence[RedriveAttempt]) -> None:
@@ -151,21 +171,6 @@ class SqliteDeadLetters:
         with self._store.transaction() as connection:
             connection.executemany("DELETE FROM dead_letter_attempts WHERE dead_letter_id = ?", ids)
             connection.executemany("DELETE FROM dead_letters WHERE dead_letter_id = ?", ids)
-
-
-def _conditions(where: LetterFilter) -> tuple[str, tuple[object, ...]]:
-    """The FROM and WHERE of a filter, and the values it binds."""
-    wanted = {
-        "worker = ?": where.worker,
-        "reason = ?": where.reason,
-        "instr(error, ?) > 0": where.error,
-        "written_at >= ?": where.since_ms,
-        "written_at < ?": where.until_ms,
-        "code_version = ?": where.code_version,
-    }
-    given = {condition: value for condition, value in wanted.items() if value is not None}
-    conditions = [*given, *(["redriven_at IS NULL"] if where.waiting_only else []), "TRUE"]
-    return f"FROM dead_letters WHERE {' AND '.join(conditions)}", tuple(given.values())
 
 
 def _stored(row: tuple[Any, ...]) -> StoredDeadLetter:

@@ -18,7 +18,7 @@ from typing import Final
 from ..errors import BackendUnavailableError, UsageError
 
 _APPLICATION_ID: Final = 0x46414E49  # "FANI": tells our files from other SQLite files
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
 _SWITCH_REST_SECONDS: Final = 0.01
 
@@ -33,6 +33,15 @@ CREATE TABLE dead_letter_attempts (
     code_version TEXT NOT NULL,
     PRIMARY KEY (dead_letter_id, at, request_id)
 ) WITHOUT ROWID;
+"""
+
+_LETTERS_INDEXES: Final = """
+-- Whatever is looked for is some stretches of these (io.sqlite.letter_pages), and counting reads no letter.
+CREATE INDEX dead_letters_waiting ON dead_letters (worker, reason, written_at, dead_letter_id)
+    WHERE redriven_at IS NULL;
+CREATE INDEX dead_letters_redriven ON dead_letters (worker, reason, written_at, dead_letter_id)
+    WHERE redriven_at IS NOT NULL;
+CREATE INDEX dead_letters_by_activity ON dead_letters (activity_id) WHERE activity_id IS NOT NULL;
 """
 
 _SCHEMA: Final = """
@@ -118,7 +127,10 @@ CREATE TABLE positions (
 ) WITHOUT ROWID;
 """
 
-_STEPS: Final = {1: f"ALTER TABLE dead_letters ADD COLUMN code_version TEXT NOT NULL DEFAULT '';{_LETTERS_HISTORY}"}
+_STEPS: Final = {
+    1: f"ALTER TABLE dead_letters ADD COLUMN code_version TEXT NOT NULL DEFAULT '';{_LETTERS_HISTORY}",
+    2: _LETTERS_INDEXES,
+}
 """By the format of an older store: what makes it the next one. Stores of the program's earlier versions stay in use."""
 
 
@@ -126,16 +138,22 @@ class SqliteStore:
     """A connection per thread to one SQLite file, made when first used.
 
     Instances pickle as their path, so a worker process opens its own connections.
+
+    Args:
+        path: of the file.
+        create: whether it is made where it does not exist.
+        durable: whether a commit survives a power cut too (``synchronous=FULL``), not only the end of the process.
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool = True, durable: bool = False) -> None:
         self.path = path
         self._create = create
+        self._durable = durable
         self._local = threading.local()
 
     def __reduce__(self) -> tuple[Callable[[Path], "SqliteStore"], tuple[Path]]:
         """Connections stay behind: a copy in another process opens its own."""
-        return (partial(SqliteStore, create=self._create), (self.path,))
+        return (partial(SqliteStore, create=self._create, durable=self._durable), (self.path,))
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -248,7 +266,7 @@ class SqliteStore:
         if application_id != _APPLICATION_ID and tables:
             raise UsageError(f"store {self.path} is an SQLite file of another program; name another file")
         _switch_to_write_ahead_log(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
         connection.execute("PRAGMA cache_size=-32768")  # 32 MiB
         connection.execute("PRAGMA wal_autocheckpoint=16000")  # 64 MiB of log before pages are copied back
         if not tables:
@@ -266,7 +284,7 @@ class SqliteStore:
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have made the schema while we waited for the lock.
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            for statement in (_SCHEMA + _LETTERS_HISTORY).split(";"):
+            for statement in (_SCHEMA + _LETTERS_HISTORY + _LETTERS_INDEXES).split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")

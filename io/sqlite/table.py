@@ -27,6 +27,10 @@ class SqliteTable:
         self._store = store
         self._name = name
 
+    def durable(self) -> "SqliteTable":
+        """The same table on connections of its own whose commits survive a power cut too."""
+        return SqliteTable(SqliteStore(self._store.path, durable=True), self._name)
+
     def put(self, item: Item) -> None:
         """Writes an item, replacing the one with the same keys."""
         self.batch_put([item])

@@ -28,8 +28,9 @@ from fan_identity.io.dynamodb.positions import DynamoDbPositions
 from fan_identity.io.dynamodb.table import DynamoDbTable
 from fan_identity.io.dynamodb.values import ItemTooLargeError, UnsupportedItemError
 from fan_identity.io.errors import BackendUnavailableError, UsageError
+from fan_identity.io.ports import LetterHead, StoredDeadLetter
 from fan_identity.io.sqlite import dead_letters as sqlite_dead_letters
-from fan_identity.io.sqlite.dead_letters import SqliteDeadLetters, StoredDeadLetter
+from fan_identity.io.sqlite.dead_letters import SqliteDeadLetters
 from fan_identity.io.sqlite.store import SqliteStore
 from fan_identity.io.sqlite.table import SqliteTable
 
@@ -513,6 +514,15 @@ def test_a_letter_of_nothing_but_long_texts_is_kept(letters: DynamoDbDeadLetters
     assert (len(found.letter.error), found.letter.stack[-9:]) == (2_000, "? the end")
 
 
+def all_pages(store: DynamoDbDeadLetters | SqliteDeadLetters, where: LetterFilter, size: int) -> list[LetterHead]:
+    page = store.page(where, limit=size)
+    found = page.letters
+    while page.after is not None:
+        page = store.page(where, after=page.after, limit=size)
+        found = found + page.letters
+    return found
+
+
 def test_letters_behave_as_in_sqlite(
     letters: DynamoDbDeadLetters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,6 +541,7 @@ def test_letters_behave_as_in_sqlite(
         filters: list[dict[str, Any]] = [
             *({}, {"worker": "scoreUsers"}, {"reason": "unreadable"}, {"worker": "nobody"}),
             *({"error": "again"}, {"error": "%"}, {"code_version": "0.9"}, {"code_version": ""}),
+            *({"activity_id": "a"}, {"activity_id": "b"}, {"redriven_only": True}),
             *({"since_ms": 2_000}, {"until_ms": 2_000}, {"since_ms": 1_000, "until_ms": 1_001, "error": "a"}),
         ]
         for options in filters:
@@ -539,6 +550,12 @@ def test_letters_behave_as_in_sqlite(
                 both("select", where)
                 both("count", where)
                 both("tally", where)
+                both("numbers", where)
+                both("count_up_to", 2, where)
+                listed = [
+                    sorted(all_pages(store, where, size), key=str) for store in (letters, sqlite) for size in (1, 9)
+                ]
+                assert all(one == listed[0] for one in listed), where
                 for size in (1, 2, 100):
                     pages = [list(store.pages(where, size=size)) for store in (letters, sqlite)]
                     assert pages[0] == pages[1]

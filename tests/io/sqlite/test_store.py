@@ -47,7 +47,7 @@ def test_a_new_store_is_made_and_found_again(path):
     assert SqlitePositions(SqliteStore(path, create=False)).load("w", "f") == "7"
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (FANI,)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -89,17 +89,18 @@ def test_another_programs_database_is_left_alone(path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [0, 3, 99])
+@pytest.mark.parametrize("version", [0, 4, 99])
 def test_another_format_is_refused(path, version):
     foreign(path, application_id=FANI, version=version)
-    assert f"has format {version}, this program reads 2" in refused(path)
+    assert f"has format {version}, this program reads 3" in refused(path)
 
 
 def of_format_1(path):
     """A store as version 0.1.0 of the program made it, with a letter in it."""
     store = SqliteStore(path)
     store.connection.executescript(
-        "DROP TABLE dead_letter_attempts; DROP INDEX dead_letters_by_time; "
+        "DROP TABLE dead_letter_attempts; DROP INDEX dead_letters_by_time; DROP INDEX dead_letters_waiting; "
+        "DROP INDEX dead_letters_redriven; DROP INDEX dead_letters_by_activity; "
         "ALTER TABLE dead_letters DROP COLUMN code_version; PRAGMA user_version=1; "
         "INSERT INTO dead_letters VALUES ('a', 'w', 'r', 'e', '', 1, 'q', NULL, 's', 'p', x'00ff', 7, NULL)"
     )
