@@ -68,27 +68,29 @@ THROTTLED: Final = frozenset(
 _making = threading.Lock()  # boto3's sessions are not safe to make clients from in several threads
 
 
-def client(service: str, address: Address, setting: str) -> Any:
+def client(service: str, address: Address, setting: str, *, once: float | None = None) -> Any:
     """The client of a service; the same for the same region and endpoint. Retries as boto3's standard mode does.
 
     Args:
         service: boto3's name for it, such as ``sqs``.
         address: whose options ``region`` and ``endpoint`` count.
         setting: where the address came from, for errors.
+        once: for probes, a client that tries a call once and waits so many seconds for it.
 
     Raises:
         UsageError: no region or no credentials are known.
     """
     with translated_errors(setting, address):
-        return _client(service, address.options.get("region"), address.options.get("endpoint"))
+        return _client(service, address.options.get("region"), address.options.get("endpoint"), once)
 
 
 @cache
-def _client(service: str, region: str | None, endpoint: str | None) -> Any:
+def _client(service: str, region: str | None, endpoint: str | None, once: float | None) -> Any:
+    attempts = _OWN_ATTEMPTS.get(service, _ATTEMPTS) if once is None else 1
     config = Config(
-        connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": _OWN_ATTEMPTS.get(service, _ATTEMPTS)},
+        connect_timeout=once or _CONNECT_SECONDS,
+        read_timeout=once or _READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=_POOL,
         tcp_keepalive=True,
     )

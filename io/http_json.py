@@ -29,9 +29,9 @@ from .event_loop import close_at_end
 MAX_ANSWER_BYTES: Final = 1_000_000
 """Answers beyond this are refused, whatever they hold."""
 
-HTTP_OPTIONS: Final = frozenset({"in-flight", "timeout", "deadline", "token-env"})
+HTTP_OPTIONS: Final = frozenset({"in-flight", "timeout", "deadline", "token-env", "health"})
 """What every HTTP address takes: calls at the same time, seconds for an attempt, seconds for an item with its retries,
-and the environment variable that holds the bearer token."""
+the environment variable that holds the bearer token, and the path on that host which checkLiveness asks."""
 
 _MAX_REDIRECTS: Final = 3
 _KEEP_ALIVE_SECONDS: Final = 30

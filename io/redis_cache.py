@@ -166,13 +166,13 @@ class RedisArmCache:
 
         self._retried(remove, self._deadline_seconds)
 
-    def check(self) -> None:
-        """Connects and asks for an answer; gives up after about five seconds."""
+    def check(self, seconds: float = _CHECK_SECONDS) -> None:
+        """Connects and asks for an answer, of every node in a cluster; gives up after about that many seconds."""
 
         def ping(client: Any) -> None:
             client.ping()
 
-        self._retried(ping, _CHECK_SECONDS)
+        self._retried(ping, seconds)
 
     def _retried(self, do: Callable[[Any], Result], seconds: float) -> Result:
         for attempt in stamina.retry_context(

@@ -13,6 +13,7 @@ class Kind(Enum):
     SCORE = "score"
     RESCORE = "rescore"
     VERIFY = "verify"
+    LIVENESS = "liveness"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Worker:
         name: as in the reference.
         kind: which pipeline it runs.
         summary: one line for ``--help``.
-        queue_setting: the setting that names the queue it sends to (ENQUEUE) or receives from (all others).
+        queue_setting: the setting that names the queue it sends to (ENQUEUE) or receives from (all others; LIVENESS has
+            none and asks all).
         queue_name: of that queue where one store holds all.
         table_setting: the setting that names the table it writes.
         table_name: of that table where one store holds all.
@@ -98,6 +100,7 @@ WORKERS: dict[str, Worker] = {
             table_name="verificationTable",
             writes_cache=False,
         ),
+        Worker("checkLiveness", Kind.LIVENESS, "probes of every part, and alerts, on a schedule", writes_cache=False),
     )
 }
 

@@ -69,6 +69,8 @@ def plan(
             build = rescore.build
         case Kind.VERIFY:
             build = verify.build
+        case Kind.LIVENESS:
+            raise UsageError(f"{worker.name} is no pipeline; run it with: fan-identity run {worker.name}")
     messages = _messages(settings, backends, pace)
     return lambda pipeline: build(pipeline, worker.name, messages, backends)
 

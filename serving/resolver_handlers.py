@@ -1,4 +1,4 @@
-"""The workers that answer AppSync, by name: which module has the handler of each. Imports none of them."""
+"""Workers with a Lambda handler of their own, by name: those that answer AppSync, and the schedule's. Imports none."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -8,6 +8,7 @@ HANDLERS: Final = {
     "getArmScore": "arm_handler",
     "validateToken": "authorizer",
     "resolveField": "appsync",
+    "checkLiveness": "liveness_handler",
 }
 """Modules of this package; each has ``handler(event, context)``. Adding a worker is adding a line here."""
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -71,6 +72,31 @@ class Endpoint:
     @property
     def _host(self) -> str | None:
         return self.address.options.get("endpoint") or os.environ.get("PUBSUB_EMULATOR_HOST") or None
+
+    def check_once(self, seconds: float) -> None:
+        """Asks once for a topic of the name, then for a subscription, on a connection of its own.
+
+        A channel that lost its server waits longer and longer before it connects again; whether the server is there
+        now, only a fresh one tells.
+
+        Raises:
+            UsageError: there is neither, or no access.
+            BackendUnavailableError: no answer within ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            self._ask_fresh(PublisherClient, PublisherGrpcTransport, "get_topic", deadline, topic=self.topic)
+        except UsageError:
+            kinds = SubscriberClient, SubscriberGrpcTransport
+            self._ask_fresh(*kinds, "get_subscription", deadline, subscription=self.subscription)
+
+    def _ask_fresh(self, client: Any, transport: Any, method: str, deadline: float, **asked: str) -> None:
+        with self.translated_errors():
+            made = _client(client, transport, self._host)
+            try:
+                getattr(made, method)(**asked, retry=None, timeout=max(0.1, deadline - time.monotonic()))
+            finally:
+                made.transport.close()
 
     def retrying(self) -> Any:
         """Retries of stamina: exponential backoff with jitter until the deadline, for BackendUnavailableError."""

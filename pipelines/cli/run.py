@@ -30,6 +30,7 @@ from .common import (
     two_columns,
 )
 from .imports import run_import
+from .liveness import run_liveness
 
 
 def run(
@@ -59,6 +60,9 @@ def run(
     horizon: Horizon = None,
     file_format: Format = None,
     streaming: Annotated[bool, typer.Option(help="Go on until stopped, following what is appended.")] = False,
+    every: Annotated[
+        str | None, typer.Option(help="checkLiveness alone: probe again and again, such as 15s.", show_default=False)
+    ] = None,
     metrics_port: MetricsPort = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +75,8 @@ def run(
     over a range: kafka://host/topic?start_time=2026-11-27T10:00:00Z&end_time=2026-11-27T11:00:00Z.
 
     Workers: enqueueFromStream, enqueueFromPurchaseStream, enqueueFromVfStream, enqueueFromSQJourneyStream,
-    enqueueFromDemandStream, scoreUsers, stagingScoreUsers, processRescoreEvents, handleEvent; startClusterImport and
+    enqueueFromDemandStream, scoreUsers, stagingScoreUsers, processRescoreEvents, handleEvent; checkLiveness probes
+    every part the settings name, once or with --every (exit 3: something is down); startClusterImport and
     startBotOrNotImport import the files of --source as "fan-identity imports start" does.
 
     Examples:
@@ -93,6 +98,11 @@ def run(
         run_import(name, context.obj or [], source, file_format, store, table, cache, dead_letters, as_json=as_json)
         return
     chosen = worker_named(name)
+    if chosen.kind is Kind.LIVENESS:
+        run_liveness(every, store, as_json=as_json)
+        return
+    if every is not None:
+        raise UsageError(f"--every is checkLiveness's; {chosen.name} goes on by itself with --streaming")
     settings = load_settings(
         store=store,
         source=source,
