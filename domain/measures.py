@@ -36,6 +36,7 @@ EVENTS: Final = (
     "deduplicated",
     "scored",
     "stored",
+    "stale",
     "returned",
     "requests",
     "skipped",
@@ -60,8 +61,9 @@ _OUTAGES: Final = tuple(
 DEAD_LETTERS: Final = (
     "malformed",
     "unreadable",
-    "unknown_status",
+    "unknown_event",
     "forged",
+    "out_of_time",
     "too_many_receives",
     "too_large",
     "unsendable",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fan_identity.domain.profile import FEATURES, Profile
 from fan_identity.domain.scorecard import (
     IMPORT_REASON_CODES,
-    VERIFICATION_REASON_CODES,
     REASON_CODES,
+    VERIFICATION_REASON_CODES,
     FeatureBins,
     Reason,
     Scorecard,
