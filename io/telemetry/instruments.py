@@ -14,7 +14,6 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     ScopeMetrics,
 )
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from ...domain import ledger, measures
 from ...domain.measures import EVENTS, SECONDS, Kind, Measure
@@ -23,7 +22,7 @@ from . import metrics
 from .polling import Polled, values_of
 from .totals import all_totals
 
-SCOPE: Final = InstrumentationScope("fan_identity")
+SCOPE: Final = "fan_identity"
 _IDLE_MS: Final = 60_000
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -122,8 +121,17 @@ def with_distributions(collected: MetricsData, began_ns: int) -> MetricsData:
     found = [_metric(family, began_ns, now) for family in metrics.DISTRIBUTIONS if family]
     if not found:
         return collected
-    scope = ScopeMetrics(scope=SCOPE, metrics=found, schema_url="")
-    return MetricsData([replace(one, scope_metrics=[*one.scope_metrics, scope]) for one in collected.resource_metrics])
+    return MetricsData(
+        [
+            replace(one, scope_metrics=[_joined(scope, found) for scope in one.scope_metrics])
+            for one in collected.resource_metrics
+        ]
+    )
+
+
+def _joined(scope: ScopeMetrics, found: list[Metric]) -> ScopeMetrics:
+    """Our scope with more metrics: of two scopes of a name the exporter would send one."""
+    return replace(scope, metrics=[*scope.metrics, *found]) if scope.scope.name == SCOPE else scope
 
 
 def _metric(family: metrics.Family[metrics.Distribution], began_ns: int, now_ns: int) -> Metric:

@@ -105,7 +105,7 @@ class Readers:
         if otlp:
             readers.append(_Periodic(_Otlp()))
         self._provider = MeterProvider(readers, resource, shutdown_on_exit=False)
-        meter = self._provider.get_meter(instruments.SCOPE.name)
+        meter = self._provider.get_meter(instruments.SCOPE)
         instruments.register(meter, watched.queues_of(service, settings), watched.lag_of(service, settings))
         if settings.metrics_port is not None:
             self._server = _listen(settings.metrics_host, settings.metrics_port, registry)
