@@ -104,7 +104,7 @@ def test_a_collector_is_sent_the_same_with_who_tells(quiet):
     assert labels == {"worker": "scoreUsers", "outcome": "ok"}
     assert (point.count, point.sum, sum(point.bucket_counts)) == (1, 0.02, 1)
     assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
-    records = {labels["event"]: point.as_int for labels, point in collector.points("fan_identity.records")}
+    records = {labels["event"]: point.as_double for labels, point in collector.points("fan_identity.records")}
     assert records["scored"] == 7
     (resource,) = collector.resources()
     assert resource["service.name"] == "fan-identity.scoreUsers"
