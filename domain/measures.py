@@ -62,6 +62,7 @@ DEAD_LETTERS: Final = (
     "malformed",
     "unreadable",
     "unknown_event",
+    "switched_off",
     "forged",
     "out_of_time",
     "too_many_receives",
@@ -89,6 +90,7 @@ TABLES: Final = (
     "arai",
     "positions",
     "operations",
+    "outbox",
 )
 """By the setting that names them."""
 
@@ -112,7 +114,27 @@ SERVICES: Final = (
 """Called over HTTP, or asked while a request waits."""
 
 PARTS: Final = tuple(
-    dict.fromkeys(("identity", "accounts", "cache", "model", "staging_model", "flags", "source", *QUEUES, *TABLES))
+    dict.fromkeys(
+        (
+            *TABLES,
+            *QUEUES,
+            "cache",
+            "model",
+            "staging_model",
+            "accounts",
+            "identity",
+            "flags",
+            "events",
+            "account_info",
+            "campaigns",
+            "eligibility",
+            "event_details",
+            "identity_checks",
+            "lnaa",
+            "phone_scores",
+            "token_jwks",
+        )
+    )
 )
 """Probed by checkLiveness, by setting."""
 

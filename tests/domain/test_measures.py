@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fan_identity.domain.imports import ImportKind
-from fan_identity.domain.measures import DEAD_LETTERS, MEASURES, OTHER, REJECTIONS, SECONDS, TABLES, WORKERS
+from fan_identity.domain.measures import DEAD_LETTERS, MEASURES, OTHER, PARTS, REJECTIONS, SECONDS, TABLES, WORKERS
 from fan_identity.domain.scorable import Rejection
+from fan_identity.io import probes
 from fan_identity.io.registry import WORKERS as REGISTERED
 from fan_identity.io.settings import Settings
+from fan_identity.serving import liveness
 
 LABELS = list({label for measure in MEASURES for label in measure.labels})
 
@@ -26,6 +28,11 @@ def test_workers_queues_and_tables_are_listed_by_their_settings():
     assert {worker.queue_setting for worker in REGISTERED.values()} <= set(labels["queue"])
     assert {worker.table_setting for worker in REGISTERED.values()} <= set(TABLES)
     assert set(labels["queue"]) <= set(Settings.model_fields)
+
+
+def test_every_part_that_is_probed_is_listed():
+    probed = {*probes.STORES, *probes.SERVICES, *probes.MODELS, *liveness.TABLES, *liveness.UPSTREAMS}
+    assert probed | {"flags", "events", "token_jwks"} <= set(PARTS)
 
 
 def test_names_are_one_metrics_each_and_as_prometheus_wants_them():
