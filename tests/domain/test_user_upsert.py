@@ -1,4 +1,4 @@
-"""What a fan entered: only known fields of the right types, keys of their own whatever the ids, newer by time and id."""
+"""What a fan entered: only known fields of the right types, keys of their own whatever the ids, newer by time, id."""
 
 import json
 
@@ -11,14 +11,7 @@ from fan_identity.domain.keys import user_pk
 from fan_identity.domain.user_upsert import PROFILE_SK, decode_upsert, profile_item, version_of_profile
 
 NOW = 1_795_780_800_000
-FIELDS = {
-    "eventId": "e",
-    "saleId": "s",
-    "email": "f@example.com",
-    "phoneNumber": "1",
-    "postalCode": "2",
-    "memberId": "m",
-}
+FIELDS = {"eventId": "e", "saleId": "s", "email": "f@example.com", "phoneNumber": "1", "postalCode": "2"}
 
 
 def detail(**more):
@@ -26,7 +19,16 @@ def detail(**more):
 
 
 def test_what_is_listed_is_kept_and_nothing_else():
-    sent = detail(**FIELDS, marketingConsent=False, PK="USER#other", SK="LATEST", type="score", isAdmin=True, armRisk=1)
+    sent = detail(
+        **FIELDS,
+        memberId="m",
+        marketingConsent=False,
+        PK="USER#other",
+        SK="LATEST",
+        type="score",
+        isAdmin=True,
+        armRisk=1,
+    )
     assert profile_item(decode_upsert(sent), NOW + 1) == {
         "PK": "USER#u",
         "SK": PROFILE_SK,
@@ -34,6 +36,7 @@ def test_what_is_listed_is_kept_and_nothing_else():
         "globalUserId": "u",
         "messageId": "m1",
         **FIELDS,
+        "memberId": "m",
         "marketingConsent": False,
         "occurredAt": "2026-11-27T12:00:00.000Z",
         "dateUpdated": "2026-11-27T12:00:00.001Z",
