@@ -10,6 +10,8 @@ from typing import Any, Final
 from .addresses import Address
 from .kafka_address import KafkaSettings, kafka_settings, offset_of, partition_of
 from .kafka_admin import KafkaAdmin, admin_of
+from .telemetry.doors import queue_call
+from .telemetry.tracing import Attributes
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,12 @@ class KafkaPositions:
         found = admin.committed([partition], float(self._settings.unreachable_seconds))
         return str(found[partition]) if partition in found else ""
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return {"messaging.system": "kafka", "messaging.destination.name": self._settings.topic}
+
+    @queue_call("commit")
     def commit(self, worker: str, source: str, position: str) -> None:
         """Commits a partition's position soon, unless this process committed the same or a later one before.
 

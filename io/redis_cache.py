@@ -22,6 +22,8 @@ from redis.retry import Retry
 from .addresses import Address
 from .errors import BackendUnavailableError, UsageError
 from .redis_address import PASSWORD_VARIABLE, SCHEMES, RedisServer, redis_server_of
+from .telemetry.doors import database_call
+from .telemetry.tracing import Attributes
 
 _VERSION: Final = "version"
 _CHUNK: Final = 500
@@ -110,6 +112,12 @@ class RedisArmCache:
         """
         return cls(redis_server_of(address, setting), setting, deadline_seconds)
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return {"db.system.name": "redis", "db.namespace": str(self._server.db)}
+
+    @database_call("EVALSHA")
     def put_if_newer(self, entries: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Writes each (key, version, value) unless the key has that version or a greater one, by UTF-8 bytes.
 
@@ -136,6 +144,7 @@ class RedisArmCache:
 
         self._retried(write, self._deadline_seconds)
 
+    @database_call("GET")
     def get(self, key: str) -> Mapping[str, Any] | None:
         """The value of a key, or None where there is none or no JSON object."""
 

@@ -10,6 +10,8 @@ from redis.asyncio.cluster import RedisCluster
 from .errors import BackendUnavailableError, UsageError
 from .redis_address import PASSWORD_VARIABLE, RedisServer
 from .redis_lookup import DEADLINE_SECONDS, NO_TEXT
+from .telemetry.doors import async_database_call
+from .telemetry.tracing import Attributes
 
 _REFUSED = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)
 
@@ -36,6 +38,12 @@ class RedisClusterLookup:
             **tls,
         )
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return {"db.system.name": "redis"}
+
+    @async_database_call("GET")
     async def get(self, key: str) -> bytes | None:
         """The value of a key, None where there is none, ``NO_TEXT`` where it is no string."""
         try:
@@ -47,6 +55,7 @@ class RedisClusterLookup:
         except (errors.RedisError, errors.RedisClusterException, OSError) as error:
             raise self._translated(error) from None
 
+    @async_database_call("MGET")
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys in their order, by one MGET a slot."""
         try:

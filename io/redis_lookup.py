@@ -20,6 +20,8 @@ import hiredis
 from .addresses import Address
 from .errors import BackendUnavailableError, UsageError
 from .redis_address import PASSWORD_VARIABLE, RedisServer, redis_server_of
+from .telemetry.doors import async_database_call
+from .telemetry.tracing import Attributes
 
 DEADLINE_SECONDS: Final = 0.1
 """What a lookup waits at most, where nothing else is said."""
@@ -169,11 +171,18 @@ class RedisLookup:
         """The server of an address; errors as ``redis_server_of``."""
         return cls(redis_server_of(address, setting), setting, deadline_seconds)
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return {"db.system.name": "redis", "db.namespace": str(self._server.db)}
+
+    @async_database_call("GET")
     async def get(self, key: str) -> bytes | None:
         """The value of a key, None where there is none, ``NO_TEXT`` where it is no string."""
         reply = await self._ask(_pack(("GET", key)))
         return reply if reply is None or type(reply) is bytes else self._no_text(reply)
 
+    @async_database_call("MGET")
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys in their order, by one MGET.
 

@@ -13,6 +13,7 @@ from ..addresses import Address, check_options
 from ..aws import AWS_OPTIONS, THROTTLED, client, error_code, translated_errors
 from ..aws_json import JsonClient, json_client
 from ..errors import BackendUnavailableError, UsageError
+from ..telemetry import tracing
 from ..telemetry.metrics import observe_throttling
 from .capacity import observe_capacity, with_capacity
 from .values import Attribute, ItemTooLargeError, UnsupportedItemError
@@ -83,6 +84,11 @@ class TableCalls:
         self._address = address
         self._setting = setting
         self._name = setting.replace("-", "_")
+
+    @property
+    def place(self) -> tracing.Attributes:
+        """As spans name it."""
+        return tracing.database("aws.dynamodb", self._address.target)
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Calls an operation, named as boto3 has it, on the table.

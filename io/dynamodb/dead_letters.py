@@ -17,6 +17,8 @@ from ..addresses import Address
 from ..clock import now_ms
 from ..errors import BackendUnavailableError
 from ..ports import LetterPage, StoredDeadLetter
+from ..telemetry import tracing
+from ..telemetry.doors import database_call
 from .calls import BATCH_ITEMS, Attributes, ConditionFailedError, TableCalls, in_parallel
 from .letter_pages import LETTER_SK, PREFIX, page_of, scan_of
 from .values import attribute_of, item_of, key_problem
@@ -64,6 +66,12 @@ class DynamoDbDeadLetters:
         """
         return cls(address, TableCalls(address, setting), setting)
 
+    @property
+    def place(self) -> tracing.Attributes:
+        """As spans name it."""
+        return self._calls.place
+
+    @database_call("UpdateItem")
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Writes letters; one written before waits again and keeps its first time. All are durable when it returns.
 

@@ -2,6 +2,8 @@
 
 from ...domain.keys import user_token
 from ..addresses import Address
+from ..telemetry import tracing
+from ..telemetry.doors import database_call
 from .calls import Attributes, TableCalls
 
 
@@ -29,6 +31,12 @@ class DynamoDbPositions:
         answer = self._calls.call("get_item", Key=_key(worker, source), ConsistentRead=True)
         return str(answer["Item"]["position"]["S"]) if "Item" in answer else ""
 
+    @property
+    def place(self) -> tracing.Attributes:
+        """As spans name it."""
+        return self._calls.place
+
+    @database_call("UpdateItem")
     def commit(self, worker: str, source: str, position: str) -> None:
         """Remembers that everything up to ``position`` had its effect.
 

@@ -7,6 +7,8 @@ from ...domain.keys import LATEST_SK
 from ...domain.records import Failure
 from ..addresses import Address
 from ..ports import Item
+from ..telemetry import tracing
+from ..telemetry.doors import database_call
 from .calls import Attributes, ConditionFailedError, TableCalls, in_parallel
 from .values import (
     MAX_ITEM_BYTES,
@@ -53,6 +55,12 @@ class DynamoDbTable:
         """
         return cls(TableCalls(address, setting))
 
+    @property
+    def place(self) -> tracing.Attributes:
+        """As spans name it."""
+        return self._calls.place
+
+    @database_call("PutItem")
     def put(self, item: Item) -> None:
         """Writes an item, replacing the one with the same keys.
 
@@ -61,6 +69,7 @@ class DynamoDbTable:
         """
         self._calls.call("put_item", Item=_prepared(item)[0])
 
+    @database_call("BatchWriteItem")
     def batch_put(self, items: Sequence[Item]) -> list[Failure | None]:
         """Writes items, 25 a request and 8 requests at once; of items with the same keys the last one stays.
 
@@ -81,6 +90,7 @@ class DynamoDbTable:
             outcomes[index] = error and _failure(error)
         return outcomes
 
+    @database_call("PutItem")
     def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool | Failure]:
         """Writes each (version, item) unless the stored item has that version or a greater one.
 
@@ -123,6 +133,7 @@ class DynamoDbTable:
             return _failure(error)
         return True
 
+    @database_call("GetItem")
     def get(self, pk: str, sk: str) -> Item | None:
         """The item with these keys, or None."""
         if key_problem(pk, sk) is not None:
@@ -130,6 +141,7 @@ class DynamoDbTable:
         answer = self._calls.call("get_item", Key={"PK": {"S": pk}, "SK": {"S": sk}}, ConsistentRead=True)
         return _read(answer["Item"]) if "Item" in answer else None
 
+    @database_call("BatchGetItem")
     def batch_get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
         """The items of (PK, SK), in their order; None for each that is not there. 100 a request, 8 requests at once.
 
@@ -143,10 +155,12 @@ class DynamoDbTable:
             items.append(None if attributes is None else _read(attributes))
         return items
 
+    @database_call("BatchWriteItem")
     def batch_delete(self, keys: Sequence[tuple[str, str]]) -> None:
         """Deletes the items of (PK, SK), 25 a request and 8 requests at once; one that is not there is no error."""
         self._calls.delete(list(dict.fromkeys(key for key in keys if key_problem(*key) is None)))
 
+    @database_call("Query")
     def query(
         self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None
     ) -> list[Item]:

@@ -12,6 +12,9 @@ from ..addresses import Address, check_options, int_option
 from ..errors import UsageError
 from ..ports import QueueEntry, ReceivedMessage, SendOutcome
 from ..prefetch import Prefetch
+from ..telemetry.destinations import destination
+from ..telemetry.doors import queue_call
+from ..telemetry.tracing import Attributes
 from .carrier import MOST_DEADLINE_S, PubSubCarrier
 from .endpoint import Endpoint
 from .sending import Sender
@@ -128,6 +131,12 @@ class PubSubQueue:
             f"--{self._endpoint.setting}: {self._endpoint.shown} is not a name Pub/Sub could have"
         ) from None
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return destination(self._endpoint.shown)
+
+    @queue_call("send")
     def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
         """Publishes entries to the topic; see ``Sender.send``."""
         return self._sender.send(entries)
@@ -136,6 +145,7 @@ class PubSubQueue:
         """Hands out what was pulled from the subscription, without waiting; see ``Prefetch.receive``."""
         return self._prefetch.receive(limit)
 
+    @queue_call("delete")
     def delete(self, receipts: Sequence[str]) -> None:
         """Acknowledges received messages; see ``Prefetch.delete``."""
         self._prefetch.delete(receipts)

@@ -17,6 +17,8 @@ from typing import Final
 from ...domain.records import Failure
 from ..clock import now_ms
 from ..ports import QueueEntry, ReceivedMessage, SendOutcome
+from ..telemetry.doors import queue_call
+from ..telemetry.tracing import Attributes
 from .store import SqliteStore
 
 DEDUPLICATION_WINDOW_MS: Final = 5 * 60 * 1_000
@@ -56,6 +58,12 @@ class SqliteQueue:
         self._number: int | None = None
         self._purged_at = 0
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return {"messaging.system": "sqlite", "messaging.destination.name": self._name}
+
+    @queue_call("send")
     def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
         """Sends entries in order, in one transaction.
 
@@ -180,6 +188,7 @@ class SqliteQueue:
                 is not None
             )
 
+    @queue_call("delete")
     def delete(self, receipts: Sequence[str]) -> None:
         """Deletes received messages in one transaction; receipts of an earlier delivery are ignored.
 

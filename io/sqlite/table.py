@@ -8,6 +8,8 @@ import msgspec
 from ...domain.keys import LATEST_SK
 from ...domain.records import Failure
 from ..ports import Item
+from ..telemetry.doors import database_call
+from ..telemetry.tracing import Attributes, database
 from .store import SqliteStore
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -31,10 +33,16 @@ class SqliteTable:
         """The same table on connections of its own whose commits survive a power cut too."""
         return SqliteTable(SqliteStore(self._store.path, durable=True), self._name)
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return database("sqlite", self._name)
+
     def put(self, item: Item) -> None:
         """Writes an item, replacing the one with the same keys."""
         self.batch_put([item])
 
+    @database_call("INSERT")
     def batch_put(self, items: Sequence[Item]) -> list[Failure | None]:
         """Writes items in one transaction, replacing those with the same keys. None is too large for SQLite."""
         with self._store.transaction() as connection:
@@ -45,6 +53,7 @@ class SqliteTable:
             )
         return [None] * len(items)
 
+    @database_call("UPSERT")
     def put_if_newer(self, items: Sequence[tuple[str, Item]]) -> list[bool | Failure]:
         """Writes each (version, item) unless the stored item has that version or a greater one, in one transaction.
 
@@ -63,6 +72,7 @@ class SqliteTable:
                 written.append(cursor.rowcount > 0)
         return written
 
+    @database_call("SELECT")
     def get(self, pk: str, sk: str) -> Item | None:
         """The item with these keys, or None."""
         with self._store.translated_errors():
@@ -71,6 +81,7 @@ class SqliteTable:
             ).fetchone()
         return None if row is None else _decode(row[0])
 
+    @database_call("SELECT")
     def batch_get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
         """The items of (PK, SK), in their order; None for each that is not there. A thousand keys a statement."""
         found: list[Item | None] = []
@@ -97,6 +108,7 @@ class SqliteTable:
                 [(self._name, pk, sk) for pk, sk in keys],
             )
 
+    @database_call("SELECT")
     def query(
         self, pk: str, sk_prefix: str = "", *, newest_first: bool = False, limit: int | None = None
     ) -> list[Item]:
@@ -142,6 +154,12 @@ class SqliteArmCache:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return database("sqlite", "arm_cache")
+
+    @database_call("UPSERT")
     def put_if_newer(self, entries: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Writes each (key, version, value) unless the key has that version or a greater one, in one transaction."""
         with self._store.transaction() as connection:

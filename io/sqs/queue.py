@@ -11,6 +11,9 @@ from ..aws import AWS_OPTIONS
 from ..errors import UsageError
 from ..ports import QueueEntry, ReceivedMessage, SendOutcome
 from ..prefetch import Prefetch
+from ..telemetry.destinations import destination
+from ..telemetry.doors import queue_call
+from ..telemetry.tracing import Attributes
 from .carrier import SqsCarrier, whole_seconds
 from .endpoint import Endpoint, QueueAttributes
 from .sending import Sender
@@ -131,6 +134,12 @@ class SqsQueue:
                 "here (without .fifo)"
             )
 
+    @property
+    def place(self) -> Attributes:
+        """As spans name it."""
+        return destination(f"sqs://{self._endpoint.name}")
+
+    @queue_call("send")
     def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
         """Sends entries; see ``Sender.send``."""
         return self._sender.send(entries)
@@ -139,6 +148,7 @@ class SqsQueue:
         """Hands out what was fetched, without waiting; see ``Prefetch.receive``."""
         return self._prefetch.receive(limit)
 
+    @queue_call("delete")
     def delete(self, receipts: Sequence[str]) -> None:
         """Deletes received messages; receipts no longer valid are ignored. See ``Prefetch.delete``."""
         self._prefetch.delete(receipts)

@@ -249,23 +249,14 @@ def link_current(traceparent: object) -> None:
         current_span().link(parse_traceparent(traceparent))
 
 
-def database(system: str, operation: str, collection: str, items: int | None = None) -> dict[str, Value]:
-    """Attributes of a database call: neither keys nor values.
+def database(system: str, collection: str) -> dict[str, Value]:
+    """Attributes of a table.
 
     Args:
-        system: ``aws.dynamodb``, ``redis``, ``sqlite``.
-        operation: as the database names it.
-        collection: the table.
-        items: how many the call is about, where it is a batch.
+        system: ``aws.dynamodb``, ``sqlite``.
+        collection: its name.
     """
-    attributes: dict[str, Value] = {
-        "db.system.name": system,
-        "db.operation.name": operation,
-        "db.collection.name": collection,
-    }
-    if items is not None:
-        attributes["db.operation.batch.size"] = items
-    return attributes
+    return {"db.system.name": system, "db.collection.name": collection}
 
 
 def _context(parent: TraceParent) -> Any:
