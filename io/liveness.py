@@ -110,8 +110,8 @@ class Teller:
                 if changed.down and changed.owed:
                     _log.warning("a part is down", extra={"part": one.part, "problem": one.problem})
         sent = 0
-        for outage in known.values():
-            current = outage
+        for part in dict.fromkeys((*(one.part for one in probed), *known)):  # in the order of importance
+            current = known.get(part, Outage(part))
             while current.owed and is_free(current, self._clock(), claimer_is_gone=self._left(current.claim)):
                 after = self._send(current)
                 if after is None:

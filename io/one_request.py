@@ -65,7 +65,10 @@ def answered_status(
         connection = HTTPConnection(host, port)
         connection.sock = connected
         connection.request(method, target, body, {"Connection": "close", "Accept": "*/*", **(headers or {})})
-        return connection.getresponse().status
+        status = connection.getresponse().status
+        if time.monotonic() >= deadline:  # what was cut off looks like headers that end
+            raise TimeoutError
+        return status
     except (OSError, HTTPException, ValueError) as error:
         late = time.monotonic() >= deadline
         text = f"gave no answer in {seconds:.3g} s" if late else f"gives no answer ({_kind(error)})"
