@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from ..domain.records import Failure
 from .breaker import Admission, Breaker, RetryBudget
 from .event_loop import run_in_background
-from .telemetry import metrics
+from .telemetry import metrics, tracing
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -125,6 +125,12 @@ class Caller:
 
     async def gather(self, items: Sequence[Item], call: Callable[[Item], Awaitable[T]]) -> list[T | Failure]:
         """``map`` for code that is on an event loop itself."""
+        with tracing.service_span(self.service, {tracing.CALLS: len(items)}) as span:
+            outcomes = await self._gathered(items, call)
+            span.describe([outcome.reason for outcome in outcomes if isinstance(outcome, Failure)], len(outcomes))
+        return outcomes
+
+    async def _gathered(self, items: Sequence[Item], call: Callable[[Item], Awaitable[T]]) -> list[T | Failure]:
         run = _Run(self, call, items)
         try:
             async with asyncio.TaskGroup() as group:
@@ -140,7 +146,11 @@ class Caller:
         async def one(_: None) -> T:
             return await call()
 
-        return await _Run(self, one, [None]).only()
+        with tracing.service_span(self.service, {tracing.CALLS: 1}) as span:
+            outcome = await _Run(self, one, [None]).only()
+            if isinstance(outcome, Failure):
+                span.fail(outcome.reason)
+        return outcome
 
     @property
     def breaker_is_open(self) -> bool:

@@ -25,6 +25,7 @@ from .addresses import Address, check_options, int_option, parse_address
 from .caller import Caller, CallLimits, RefusedError, TransientError
 from .errors import UsageError
 from .event_loop import close_at_end
+from .telemetry import tracing
 
 MAX_ANSWER_BYTES: Final = 1_000_000
 """Answers beyond this are refused, whatever they hold."""
@@ -184,12 +185,14 @@ class JsonApi:
             headers["Content-Type"] = "application/json"
         if token := self.token():
             headers["Authorization"] = f"Bearer {token}"
+        headers |= tracing.outgoing()
         url = URL(self.url + path, encoded=True)
         try:
             for _ in range(_MAX_REDIRECTS + 1):
                 async with self._session().request(
                     method, url, data=body, headers=headers, allow_redirects=False
                 ) as response:
+                    tracing.note_http(method, url.host or "", url.port or 0, response.status)
                     target = self._redirect(response, method)
                     if target is None:
                         return await self._checked_body(response)

@@ -12,6 +12,7 @@ from ..aws_json_async import AsyncAwsClient, AwsRefusedError, ThrottledError
 from ..caller import Caller, CallLimits
 from ..errors import BackendUnavailableError, UnavailableError, UsageError
 from ..ports import Item
+from ..telemetry import tracing
 from ..telemetry.metrics import observe_throttling
 from .calls import TableCalls
 from .capacity import observe_capacity, with_capacity
@@ -164,6 +165,9 @@ class DynamoDbAsyncTable:
             raise UnavailableError(self._name, str(error)) from None
 
         async def attempt() -> dict[str, Any]:
+            if tracing.switch.on:
+                place = tracing.database("aws.dynamodb", self._table)
+                tracing.describe_current(f"{operation} {self._table}", {**place, "db.operation.name": operation})
             asked = with_capacity(operation, {"TableName": self._table, **parameters})
             try:
                 answer = await self._client.call(operation, asked)

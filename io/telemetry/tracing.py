@@ -25,6 +25,9 @@ Attributes = Mapping[str, Value]
 CALLS: Final = "fan_identity.calls"
 """How many calls a service's span stands for."""
 
+FAILED_CALLS: Final = "fan_identity.failed_calls"
+"""How many of them had no answer that can be used."""
+
 
 class Switch:
     """Whether spans are recorded, and how.
@@ -124,6 +127,11 @@ class Span:
         """Names it to others; None where it is not recorded."""
         return None if self._span is None else _place_of(self._span)
 
+    @property
+    def stands_for_one(self) -> bool:
+        """Whether it is about one call alone."""
+        return self._span is not None and self._span.attributes.get(CALLS, 1) == 1
+
     def set(self, attributes: Attributes) -> None:
         """Adds attributes: never a user's id, a key or a value of a record."""
         if self._span is not None:
@@ -146,6 +154,13 @@ class Span:
 
             self._span.set_attribute("error.type", error_type)
             self._span.set_status(StatusCode.ERROR)
+
+    def describe(self, failures: list[str], calls: int) -> None:
+        """Notes which of several calls failed, by their reasons; where all did, it failed itself."""
+        if self._span is not None and failures:
+            self._span.set_attribute(FAILED_CALLS, len(failures))
+            if len(failures) == calls:
+                self.fail(failures[0])
 
     def child(self, name: str, kind: str = "internal", attributes: Attributes | None = None) -> "Span":
         """A part of it."""
@@ -241,6 +256,32 @@ def current_span() -> Span:
 
     span = trace.get_current_span()
     return Span(span) if span.is_recording() else NOTHING
+
+
+def describe_current(name: str, attributes: Attributes) -> None:
+    """Says what the current span is about, where only the code inside of it knows."""
+    span = current_span()
+    span.rename(name)
+    span.set(attributes)
+
+
+def outgoing() -> dict[str, str]:
+    """The header that lets a service continue the current span's trace; none where that is not recorded."""
+    place = current_span().place if switch.on else None
+    return {} if place is None else {"traceparent": str(place)}
+
+
+def note_http(method: str, host: str, port: int, status: int) -> None:
+    """Tells the current span of an HTTP request: never the path, which may hold a user's id.
+
+    Where the span stands for several calls, their statuses are as many; then none is told.
+    """
+    if not switch.on:
+        return
+    span = current_span()
+    span.set({"http.request.method": method, "server.address": host, "server.port": port})
+    if span.stands_for_one:
+        span.set({"http.response.status_code": status})
 
 
 def link_current(traceparent: object) -> None:
