@@ -16,6 +16,7 @@ from ..domain.messages import ScoringMessage
 from ..domain.profile import ActivityFacts
 from ..domain.records import DeadLetter, Failure, RawRecord
 from ..domain.scorecard import ModelScore
+from .telemetry.tracing import Attributes
 from ..domain.verification import Verification
 
 Item = Mapping[str, Any]
@@ -107,6 +108,11 @@ class ScoringRequest(msgspec.Struct, frozen=True, gc=False):
 
 class MessageQueue(Protocol):
     """A queue: at-least-once delivery, in order within a group."""
+
+    @property
+    def place(self) -> Attributes:
+        """As spans name it: ``messaging.system`` and ``messaging.destination.name``."""
+        ...
 
     def send(self, entries: Sequence[QueueEntry]) -> list[SendOutcome | Failure]:
         """Sends entries, a group's in their order; the outcomes are in the entries' order.

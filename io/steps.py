@@ -34,7 +34,6 @@ from .ports import (
     ScoringRequest,
     SendOutcome,
 )
-from .registry import worker_named
 from .telemetry.message_traces import Sending
 
 Count = Callable[[str, int], None]
@@ -183,7 +182,7 @@ def enqueue(
     Raises:
         BackendUnavailableError: a queue is out of reach: nothing of the batch is acknowledged, so it is read again.
     """
-    with Sending([record.raw.trace for record in batch.items], worker_named(worker).queue_name) as sending:
+    with Sending([record.raw.trace for record in batch.items], queue) as sending:
         entries = [
             queue_entry(record, batch.request_id, worker, trace)
             for record, trace in zip(batch.items, sending.traces, strict=True)

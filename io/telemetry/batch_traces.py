@@ -14,6 +14,7 @@ import msgspec
 
 from ...domain.records import DeadLetter, Returned
 from ...domain.traceparent import TraceParent
+from ..registry import worker_named
 from .destinations import destination, name_of
 from .message_traces import Carrier, parent_of
 from .totals import totals_of
@@ -141,6 +142,8 @@ def _opened(
     attributes: Attributes,
 ) -> tuple[BatchTrace, dict[int, str]]:
     where = destination(source)
+    if "messaging.destination.name" not in where:  # a store holds all queues: the worker's own is meant
+        where = {**where, "messaging.destination.name": worker_named(worker).queue_name}
     of_batch = {**_PROCESS, **where, "messaging.batch.message_count": len(items), **attributes}
     alone = len(items) == 1
     batch = NOTHING if alone else new_span(worker, "consumer", began_ns=began_ns, attributes=of_batch)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import Final
 
-from .tracing import Value
+from .tracing import Attributes, Value
 
 _SYSTEMS: Final = {
     "kafka": "kafka",
@@ -54,6 +54,6 @@ def destination(source: str) -> dict[str, Value]:
     return attributes
 
 
-def name_of(attributes: dict[str, Value]) -> str:
+def name_of(attributes: Attributes) -> str:
     """The destination's name in a span's name: of a low cardinality, without the partition."""
     return str(attributes.get("messaging.destination.name", attributes["messaging.system"]))

@@ -12,9 +12,12 @@ import msgspec
 
 from ...domain.envelopes import opened
 from ...domain.traceparent import TraceParent, parse_traceparent
+from .destinations import name_of
+from .doors import Place
 from .tracing import Span, new_span, switch
 
 _MARK: Final = b'"traceparent"'
+_SEND: Final = {"messaging.operation.name": "send", "messaging.operation.type": "send"}
 
 
 class Carrier(Protocol):
@@ -66,10 +69,10 @@ class Sending:
 
     Args:
         causes: for each message the traceparent of what causes it; "" where there is none.
-        queue: where they go, by its name.
+        queue: where they go.
     """
 
-    def __init__(self, causes: Sequence[str], queue: str) -> None:
+    def __init__(self, causes: Sequence[str], queue: Place) -> None:
         self.traces: list[str] = list(causes)
         """For each message the traceparent it is to carry."""
         self._spans: dict[int, Span] = {}
@@ -78,7 +81,8 @@ class Sending:
         for index, cause in enumerate(causes):
             parent = parse_traceparent(cause) if cause else None
             if parent is not None and parent.sampled:
-                span = new_span(f"send {queue}", "producer", parent=parent, attributes=_sending(queue))
+                attributes = {**queue.place, **_SEND}
+                span = new_span(f"send {name_of(attributes)}", "producer", parent=parent, attributes=attributes)
                 self._spans[index] = span
                 self.traces[index] = str(span.place)
 
@@ -95,11 +99,3 @@ class Sending:
     ) -> None:
         for span in self._spans.values():
             span.end(error)
-
-
-def _sending(queue: str) -> dict[str, str]:
-    return {
-        "messaging.operation.name": "send",
-        "messaging.operation.type": "send",
-        "messaging.destination.name": queue,
-    }
