@@ -148,7 +148,7 @@ def _listen(host: str, port: int, registry: CollectorRegistry) -> WSGIServer:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise UsageError(f"--metrics-host: {host} is no address of this machine") from None
             raise UsageError(f"--metrics-port: {number} cannot be opened: {error.strerror}") from None
-        level = logging.INFO if number == port else logging.WARNING
+        level = logging.INFO if number and number == port else logging.WARNING  # else nobody could know it
         _log.log(level, "metrics are at http://%s:%d/metrics", host, server.server_port)
         return server
     raise UsageError(
