@@ -55,7 +55,7 @@ setup(
         "fan_identity.io": ["*.json"],
         "fan_identity.batch": ["*.html.j2"],
         "fan_identity.serving.graphql": ["*.graphql"],
-        "fan_identity.serving.pages": ["*.html", "*.css", "*.js", "*.svg"],
+        "fan_identity.serving.pages": ["*.html", "*.css", "*.js", "*.svg", "console/*.js"],
     },
     cmdclass={"build_py": BuildWithoutSetup},
     install_requires=[

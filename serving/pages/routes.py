@@ -15,10 +15,16 @@ FAN_POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""The fan page's content security policy: files of our own, no inline script, and no text that becomes HTML."""
+"""The content security policy of the fan page and the console: files of our own, no inline script, and no text that
+becomes HTML."""
 
 _FOLDER: Final = Path(__file__).parent
 _FILES: Final = ("fan.css", "fan.js", "asking.js", "building.js", "figures.js", "plot.js", "reasons.js", "icon.svg")
+_CONSOLE_FILES: Final = (
+    "console.css",
+    "console.js",
+    *(f"console/{file.name}" for file in sorted((_FOLDER / "console").glob("*.js"))),
+)
 _DEVELOPMENT_FILES: Final = ("graphiql.css", "graphiql.js")
 _TYPES: Final[Mapping[str, str]] = {
     ".css": "text/css; charset=utf-8",
@@ -26,6 +32,14 @@ _TYPES: Final[Mapping[str, str]] = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+
+
+def console_routes() -> list[Route]:
+    """``GET /console`` and its files. None needs a token: what the page shows it asks of ``/console/api``.
+
+    It needs the fan page's files beside it (``page_routes``).
+    """
+    return [_route("/console", _FOLDER / "console.html", FAN_POLICY), *_file_routes(_FOLDER, _CONSOLE_FILES)]
 
 
 def page_routes(development: bool) -> list[Route]:

@@ -30,7 +30,7 @@ from fan_identity.serving.http.app import Application, Parts
 from fan_identity.serving.http.authentication import Authentication
 from fan_identity.serving.http.development import DevelopmentIssuer
 from fan_identity.serving.http.server import address_of, listen
-from fan_identity.serving.pages.routes import page_routes
+from fan_identity.serving.pages.routes import console_routes, page_routes
 from fan_identity.serving.settings import ServingSettings
 from fan_identity.serving.tokens.verifier import TokenVerifier
 
@@ -133,6 +133,7 @@ def _serve(
         routes = [
             graphql_route(engine, sources, authentication, DEFAULT_BOOSTS),
             *page_routes(development=development),
+            *console_routes(),
         ]
         return Parts(arm, authentication, {}, routes=routes, closers=(arm.close,))
 

@@ -17,9 +17,12 @@ def paths(*, development):
 
 
 def test_every_file_of_the_folder_is_served_or_named():
-    on_disk = {path.name for path in PAGES.iterdir() if path.suffix in (".css", ".js", ".svg", ".html")}
-    served = {path.removeprefix("/pages/") for path in paths(development=True)}
-    assert on_disk - {"fan.html", "graphiql.html"} == {name for name in served if not name.startswith(("/", "vendor/"))}
+    files = (path for path in PAGES.rglob("*") if path.suffix in (".css", ".js", ".svg", ".html"))
+    on_disk = {str(path.relative_to(PAGES)) for path in files if VENDOR.folder not in path.parts}
+    console = {route.path for route in routes.console_routes()}
+    served = {path.removeprefix("/pages/") for path in paths(development=True) | console}
+    shells = {"fan.html", "graphiql.html", "console.html"}
+    assert on_disk - shells == {name for name in served if not name.startswith(("/", "vendor/"))}
 
 
 def test_graphiql_is_there_in_development_alone(serve):
@@ -29,8 +32,9 @@ def test_graphiql_is_there_in_development_alone(serve):
         assert httpx.get(development.address + path).status_code == 200
 
 
-def test_the_fan_page_is_a_shell_that_needs_no_token(site):
-    answer = httpx.get(f"{site.address}/fans")
+@pytest.mark.parametrize("path", ["/fans", "/console"])
+def test_a_page_is_a_shell_that_needs_no_token(site, path):
+    answer = httpx.get(site.address + path)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["content-security-policy"] == routes.FAN_POLICY
