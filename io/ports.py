@@ -16,8 +16,8 @@ from ..domain.messages import ScoringMessage
 from ..domain.profile import ActivityFacts
 from ..domain.records import DeadLetter, Failure, RawRecord
 from ..domain.scorecard import ModelScore
-from .telemetry.tracing import Attributes
 from ..domain.verification import Verification
+from .telemetry.tracing import Attributes
 
 Item = Mapping[str, Any]
 """An item of a table: JSON values by attribute name, ``PK`` and ``SK`` among them."""

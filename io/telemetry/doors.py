@@ -3,8 +3,9 @@
 A method's span is named ``<operation> <table or queue>``. It says how many items the call is about, never which.
 """
 
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Callable, Sized
 from functools import wraps
+from types import CoroutineType
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from .tracing import Attributes, Value, service_span, switch
@@ -28,7 +29,7 @@ Owner = TypeVar("Owner", bound=Place)
 P = ParamSpec("P")
 R = TypeVar("R")
 Method = Callable[Concatenate[Owner, P], R]
-AsyncMethod = Callable[Concatenate[Owner, P], Awaitable[R]]
+AsyncMethod = Callable[Concatenate[Owner, P], "CoroutineType[Any, Any, R]"]
 
 
 class Decorator(Protocol):
@@ -70,7 +71,7 @@ def async_database_call(operation: str) -> AsyncDecorator:
                 return await method(self, *args, **named)
 
         @wraps(method)
-        def call(self: Owner, *args: P.args, **named: P.kwargs) -> Awaitable[R]:
+        def call(self: Owner, *args: P.args, **named: P.kwargs) -> "CoroutineType[Any, Any, R]":
             return traced(self, *args, **named) if switch.on else method(self, *args, **named)
 
         return call
