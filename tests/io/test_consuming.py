@@ -230,9 +230,7 @@ def test_two_workers_with_the_same_result_tell_of_it_under_one_key(telling, sand
 
 def signed(secret, number=1, **more):
     fields = json.loads(idv(number, **more))
-    signature = signature_of(
-        [fields[name] for name in ("verificationId", "globalUserId", "status", "occurredAt")], secret
-    )
+    signature = signature_of([fields[name] for name in SIGNED_FIELDS], secret)
     return json.dumps({**fields, "signature": signature}).encode()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fan_identity.domain.activity import format_time_ms
 from fan_identity.domain.aws_events import EventKind, transform_input
 from fan_identity.domain.imports import ImportKind, Pointer, fan_item, pointer_item
 from fan_identity.domain.keys import user_pk
@@ -183,14 +184,52 @@ def test_rescore_requests_and_verifications(settings):
         "id": "e",
         "detail-type": "idv",
         "source": "idv",
-        "time": "2026-11-25T10:00:00Z",
+        "time": format_time_ms(NOW),
         "detail": {"verificationId": "v", "globalUserId": "u1", "status": "passed"},
     }
     direct = ask("handleEvent", event, settings)
     assert direct["data"] == {"received": 1, "stored": 1}
     assert ask("handleEvent", sqs((json.dumps(event), "g")), settings) == {"batchItemFailures": []}
     stored = Backends.of(settings, "handleEvent").open_table().query(user_pk("u1"), "VERIFICATION#")
-    assert [item["occurredAt"] for item in stored] == ["2026-11-25T10:00:00.000Z"], "the same event is the same item"
+    assert [item["occurredAt"] for item in stored] == [format_time_ms(NOW)], "the same event is the same item"
+
+
+def test_events_are_consumed_by_their_type_and_count_in_the_next_score(settings):
+    entry = {"globalUserId": "u1", "messageId": "m1", "occurredAt": NOW, "postalCode": "1", "unknown": "x"}
+    upsert = {"version": "0", "id": "e", "detail-type": "user.upsert", "source": "fan-identity", "detail": entry}
+    other = {**upsert, "detail-type": "user.deleted"}
+    failed = {"verificationId": "v", "globalUserId": "u1", "status": "FAILED", "occurredAt": NOW}
+    assert ask("handleEvent", upsert, settings)["data"] == {"received": 1, "stored": 1}
+    assert ask("handleEvent", upsert, settings)["data"] == {"received": 1, "deduplicated": 1}
+    assert ask("handleEvent", other, settings)["data"] == {"received": 1, "dead_lettered.unknown_event": 1}
+    table = Backends.of(settings).open_table()
+    assert table.get(user_pk("u1"), "PROFILE")["postalCode"] == "1"
+    score = sqs((json.dumps({"globalUserId": "u1"}), "g"))
+    ask("enqueueFromStream", kafka(b64(body(1))), settings)
+    ask("scoreUsers", score, settings)
+    before = table.get(user_pk("u1"), "LATEST")
+    mixed = sqs((json.dumps(failed), "g"), (json.dumps(upsert), "g"), (json.dumps(other), "g"))
+    assert ask("handleEvent", mixed, settings) == {"batchItemFailures": []}
+    ask("scoreUsers", score, settings)
+    ask("scoreUsers", dynamodb(ARAI_IMAGE), settings)
+    ask("processRescoreEvents", sqs(('{"rescoreId":"r","users":["u1"]}', "g")), settings)
+    after = table.query(user_pk("u1"), "SCORE#")
+    codes = {item["activityType"]: [reason["code"] for reason in item["reasons"]] for item in after}
+    assert "IDENTITY_CHECK_FAILED" not in [reason["code"] for reason in before["reasons"]]
+    for kind in ("onDemand", "rescore"):
+        assert codes[kind][-1] == "IDENTITY_CHECK_FAILED"
+    assert codes["araiChange"][-1] != "IDENTITY_CHECK_FAILED", "it is of a time before the check"
+
+
+def test_a_result_the_identity_service_cannot_be_told_of_goes_back_and_an_entry_does_not(settings):
+    away = settings.model_copy(update={"identity": "http://127.0.0.1:9/identity?deadline=1&timeout=1"})
+    result = {"verificationId": "v", "globalUserId": "u1", "status": "PASSED", "occurredAt": NOW}
+    entry = {"globalUserId": "u1", "messageId": "m1", "occurredAt": NOW}
+    upsert = {"version": "0", "id": "e", "detail-type": "user.upsert", "source": "fan-identity", "detail": entry}
+    told = ask("handleEvent", sqs((json.dumps(result), "g"), (json.dumps(upsert), "g")), away)
+    assert told == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    tables = (Backends.of(settings, "handleEvent").open_table(), Backends.of(settings).open_table())
+    assert [table.query(user_pk("u1")) != [] for table in tables] == [True, True]
 
 
 def test_scores_of_every_kind_of_event_are_under_the_active_imports(settings):
