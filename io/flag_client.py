@@ -14,15 +14,15 @@ from yggdrasil_engine.engine import UnleashEngine
 
 from .event_loop import run_in_background
 from .flag_server import DEADLINE_SECONDS, FlagServer, FlagServerError
-from .last_known_flags import TOGGLE_PREFIX, LastKnownFlags, NotFlagsError
+from .last_known_flags import LastKnownFlags, NotFlagsError
 from .log_limits import Seldom
 from .logs import Reason, set_debug
 
 if TYPE_CHECKING:
     from .flags import UnleashFlags
 
-DEBUG_TOGGLE: Final = f"{TOGGLE_PREFIX}debug"
-"""Switched on, every process that looks at flags logs at debug level."""
+DEBUG: Final = "debug"
+"""The toggle ``fan-identity.debug``: switched on, every process that looks at flags logs at debug level."""
 
 _USE_SECONDS: Final = 60.0
 _WARN_SECONDS: Final = 60.0
@@ -42,7 +42,7 @@ class FlagClient:
     def __init__(self, flags: "UnleashFlags", token: str) -> None:
         logging.getLogger("yggdrasil_engine").propagate = False  # would tell tracebacks with users in them
         self._flags = flags
-        self._known = LastKnownFlags(_cache_file(flags, token))
+        self._known = LastKnownFlags(_cache_file(flags, token), flags.prefix)
         make: Any = UnleashEngine  # without types
         self._engine: Any = make()
         self._warn = Seldom(_WARN_SECONDS)
@@ -70,6 +70,11 @@ class FlagClient:
         # A lone surrogate, which is no text, could not be handed over.
         user = global_user_id.encode(errors="replace").decode()
         return bool(self._engine.is_enabled(toggle, {"userId": user}).is_enabled)
+
+    def known(self, toggle: str) -> tuple[bool, bool | None] | None:
+        """Whether a toggle is switched on, and its answer for everyone (None: it depends); None where not known."""
+        enabled = self._known.enabled.get(toggle)
+        return None if enabled is None else (enabled, self._known.for_everyone.get(toggle))
 
     def look(self) -> None:
         """Asks the server, unless the last look is less than ``refresh_seconds`` ago; waits a second at most."""
@@ -123,7 +128,7 @@ class FlagClient:
     def _apply(self) -> None:
         if self._known.text:
             self._engine.take_state(self._known.text)
-        set_debug(Reason.FLAG, on=self._known.enabled.get(DEBUG_TOGGLE, False))
+        set_debug(Reason.FLAG, on=self._known.enabled.get(self._flags.prefix + DEBUG, False))
 
     async def _tell_use(self) -> None:
         bucket = self._engine.get_metrics()

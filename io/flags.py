@@ -77,6 +77,7 @@ class UnleashFlags:
         refresh_seconds: between two looks at the server.
         cache_folder: keeps the last known flags over restarts, or None.
         default: where nothing is known.
+        prefix: of our toggles' names, so that several installations can share a server's project.
     """
 
     url: str
@@ -84,6 +85,7 @@ class UnleashFlags:
     refresh_seconds: float = REFRESH_SECONDS
     cache_folder: str | None = None
     default: bool = True
+    prefix: str = TOGGLE_PREFIX
 
     @classmethod
     def of(
@@ -94,7 +96,7 @@ class UnleashFlags:
         The token comes from ``FAN_IDENTITY_UNLEASH_TOKEN``.
 
         Args:
-            text: the address; options are ``environment`` and ``refresh`` (``500ms``, ``2s`` or seconds).
+            text: the address; options are ``environment``, ``refresh`` (``500ms``, ``2s`` or seconds) and ``prefix``.
             setting: where it came from, for errors.
             cache_folder: made if it is not there.
             default: see the class.
@@ -105,7 +107,7 @@ class UnleashFlags:
         if not text.lower().startswith((f"{_SCHEME_PREFIX}http://", f"{_SCHEME_PREFIX}https://")):
             raise UsageError(f"--{setting}: write unleash+https://host/api?environment=production")
         address = parse_address(text[len(_SCHEME_PREFIX) :], setting)
-        check_options(address, setting, {"environment", "refresh"})
+        check_options(address, setting, {"environment", "refresh", "prefix"})
         if not _is_host_and_path(address.target):
             raise UsageError(f"--{setting}: write unleash+https://host/api; the token comes from {TOKEN_ENV}")
         token = _token()
@@ -117,15 +119,20 @@ class UnleashFlags:
             refresh_seconds=_refresh(address, setting),
             cache_folder=None if cache_folder is None else str(cache_folder),
             default=default,
+            prefix=address.options.get("prefix", TOGGLE_PREFIX),
         )
 
     def is_enabled(self, worker: str) -> bool:
         """Whether the worker's toggle is switched on, be it for a share of users only."""
-        return self._client().is_enabled(TOGGLE_PREFIX + worker)
+        return self._client().is_enabled(self.prefix + worker)
 
     def includes(self, worker: str, global_user_id: str) -> bool:
         """Whether the toggle is on for this user."""
-        return self._client().includes(TOGGLE_PREFIX + worker, global_user_id)
+        return self._client().includes(self.prefix + worker, global_user_id)
+
+    def known(self, worker: str) -> tuple[bool, bool | None] | None:
+        """What the server told last of a worker's toggle; see ``FlagClient.known``."""
+        return self._client().known(self.prefix + worker)
 
     def look(self) -> None:
         """As ``Flags.look``: waits a second at most, and asks no more often than every ``refresh_seconds``."""

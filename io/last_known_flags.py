@@ -66,6 +66,7 @@ class LastKnownFlags:
     Args:
         file: made, with its folder, when there is something to keep; None to keep nothing over restarts. Only this
             user may read it (strategies can name fans), and one that others could have written is not read.
+        prefix: of the names of our toggles.
 
     Attributes:
         enabled: whether a toggle is switched on, by its name.
@@ -73,8 +74,9 @@ class LastKnownFlags:
         text: the flags as told, JSON; "" where none are known.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, prefix: str = TOGGLE_PREFIX) -> None:
         self._file = file
+        self._prefix = prefix
         self._warned = False
         self.text = ""
         self.enabled: dict[str, bool] = {}
@@ -102,11 +104,14 @@ class LastKnownFlags:
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             raise NotFlagsError("its answer is no flags") from None
         enabled = {feature.name: feature.enabled for feature in state.features}
-        if _knows_ours(self.enabled) and not _knows_ours(enabled):
-            raise NotFlagsError(f"it knows none of the toggles {TOGGLE_PREFIX}… it knew")
+        if self._knows_ours(self.enabled) and not self._knows_ours(enabled):
+            raise NotFlagsError(f"it knows none of the toggles {self._prefix}… it knew")
         self.text = text
         self.enabled = enabled
         self.for_everyone = {feature.name: feature.for_everyone for feature in state.features}
+
+    def _knows_ours(self, enabled: dict[str, bool]) -> bool:
+        return any(name.startswith(self._prefix) for name in enabled)
 
     def _write(self, told: bytes) -> None:
         if self._file is None:
@@ -124,10 +129,6 @@ class LastKnownFlags:
             if not self._warned:
                 _log.warning("the last known flags cannot be kept in a file: %s", error.strerror)
             self._warned = True
-
-
-def _knows_ours(enabled: dict[str, bool]) -> bool:
-    return any(name.startswith(TOGGLE_PREFIX) for name in enabled)
 
 
 def _read_own(path: Path) -> bytes:

@@ -1,8 +1,5 @@
 """Flags of a real Unleash server; outages by Toxiproxy between the two."""
 
-import json
-import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,54 +7,17 @@ from typing import Any
 
 import pytest
 
-from fan_identity.io.flags import TOGGLE_PREFIX, TOKEN_ENV, UnleashFlags
+from fan_identity.io.flags import TOKEN_ENV, UnleashFlags
 
-UNLEASH = "127.0.0.1:14242"
-TOXIPROXY = "http://127.0.0.1:18474"
-PATIENCE = 60
+from .unleash import TOKEN, UNLEASH, Proxy, Toggle, until
+
 USERS = [f"fan-{number:05d}" for number in range(2_000)]
 
 
 @pytest.fixture(autouse=True)
 def _needs(server: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     server("unleash")
-    monkeypatch.setenv(TOKEN_ENV, "default:development.unleash-test-token")
-
-
-def send(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None) -> None:
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(
-        url, data, {"Content-Type": "application/json", "User-Agent": "tests", **(headers or {})}, method=method
-    )
-    with urllib.request.urlopen(asked, timeout=PATIENCE):
-        pass
-
-
-class Toggle:
-    """A toggle of the server, for a worker of a name of its own."""
-
-    def __init__(self, share: int | None = None) -> None:
-        self.worker = f"w-{uuid.uuid4().hex}"
-        self.path = f"/projects/default/features/{TOGGLE_PREFIX}{self.worker}"
-        self.admin("POST", "/projects/default/features", {"name": TOGGLE_PREFIX + self.worker, "type": "release"})
-        self.strategy = str(uuid.uuid4())
-        if share is not None:
-            self.add_share(share)
-
-    def admin(self, method: str, path: str, body: Any = None) -> None:
-        send(method, f"http://{UNLEASH}/api/admin{path}", body, {"Authorization": "*:*.unleash-admin-token"})
-
-    def add_share(self, share: int) -> None:
-        """Strategies add up, and a user is in where one says so: a greater share replaces a smaller one."""
-        parameters = {"rollout": str(share), "stickiness": "userId", "groupId": self.worker}
-        self.admin(
-            "POST",
-            f"{self.path}/environments/development/strategies",
-            {"name": "flexibleRollout", "parameters": parameters, "constraints": []},
-        )
-
-    def switch(self, state: str) -> None:
-        self.admin("POST", f"{self.path}/environments/development/{state}")
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
 
 
 @pytest.fixture
@@ -73,13 +33,6 @@ def flags_at() -> Iterator[Callable[..., UnleashFlags]]:
     yield make
     for flags in made:
         flags.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_switch_is_seen(flags_at: Callable[..., UnleashFlags]):
@@ -125,26 +78,12 @@ def test_any_id_has_an_answer_that_stays(flags_at: Callable[..., UnleashFlags], 
     assert len({flags.includes(toggle.worker, user) for _ in range(5)}) == 1
 
 
-class Proxy:
-    """A Toxiproxy proxy before Unleash."""
-
-    def __init__(self) -> None:
-        self.name = f"unleash-{uuid.uuid4().hex}"
-        body = json.dumps({"name": self.name, "listen": "127.0.0.1:0", "upstream": UNLEASH}).encode()
-        asked = urllib.request.Request(f"{TOXIPROXY}/proxies", body, {"User-Agent": "tests"}, method="POST")
-        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
-            self.address: str = json.load(answer)["listen"]
-
-    def enable(self, enabled: bool) -> None:
-        send("POST", f"{TOXIPROXY}/proxies/{self.name}", {"enabled": enabled, "listen": self.address})
-
-
 @pytest.fixture
 def proxy(server: Callable[[str], None]) -> Iterator[Proxy]:
     server("toxiproxy")
     made = Proxy()
     yield made
-    send("DELETE", f"{TOXIPROXY}/proxies/{made.name}")
+    made.delete()
 
 
 def test_an_outage_keeps_what_was_known_last(
