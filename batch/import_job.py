@@ -262,17 +262,20 @@ class ImportJob:
         with self.lease():
             return sum(followed for _, followed in self._finish_what_was_left())
 
-    def roll_back(self) -> tuple[VersionRecord, str | None, int]:
+    def roll_back(self, expected: str | None = None) -> tuple[VersionRecord, str | None, int]:
         """Makes the version active again that the active one replaced.
 
         Where a rollback was killed after the pointer moved, this finishes it and goes no further back.
+
+        Args:
+            expected: the version to take back: nothing is done where another one is active; None for whichever is.
 
         Returns:
             The record of the version taken back, the version active now (None where it was the first), and how many
             fans' scores were written anew.
 
         Raises:
-            UsageError: nothing is active, or what was active before is deleted.
+            UsageError: nothing is active, or not what is expected, or what was active before is deleted.
             LeaseHeldError, BackendUnavailableError: as ``run``.
         """
         with self.lease():
@@ -281,6 +284,8 @@ class ImportJob:
             for record, followed in finished:
                 if record.state is State.ROLLED_BACK:
                     return record, seen.import_version, followed
+            if expected not in (None, seen.import_version):
+                raise UsageError(f"version {seen.import_version or 'none'} is active, and not the one to take back")
             record = None if seen.import_version is None else self._versions.record(seen.import_version)
             if record is None:
                 raise UsageError(f"no {self.kind} version is active: there is nothing to take back")

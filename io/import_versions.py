@@ -18,11 +18,10 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from ..domain.imports import ImportKind, Pointer, VersionRecord, pointer_item
-from ..domain.keys import ACTIVE_SK
 from .errors import BackendUnavailableError
+from .import_records import VERSION_SK, active_pointer, version_record, version_records
 from .ports import Item, Table
 
-_VERSION_SK: Final = "VERSION#"
 _PACKED_BYTES: Final = 300_000
 """Of a chunk's text; DynamoDB takes 400 KB an item."""
 
@@ -83,8 +82,7 @@ class ImportVersions:
 
     def pointer(self) -> Pointer:
         """Which version is active."""
-        item = self._table.get(self.kind.pk, ACTIVE_SK)
-        return Pointer() if item is None else msgspec.convert(item, Pointer)
+        return active_pointer(self._table, self.kind)
 
     def move(self, seen: Pointer, version: str | None, at_ms: int) -> Pointer:
         """Makes another version active, in one write.
@@ -111,16 +109,15 @@ class ImportVersions:
     def save(self, record: VersionRecord) -> None:
         """Writes a version's record."""
         item: dict[str, Any] = msgspec.to_builtins(record)
-        self._table.put({"PK": self.kind.pk, "SK": _VERSION_SK + record.version, "type": "importVersion", **item})
+        self._table.put({"PK": self.kind.pk, "SK": VERSION_SK + record.version, "type": "importVersion", **item})
 
     def record(self, version: str) -> VersionRecord | None:
         """A version's record, or None where there is no such version."""
-        item = self._table.get(self.kind.pk, _VERSION_SK + version)
-        return None if item is None else _record(item)
+        return version_record(self._table, self.kind, version)
 
     def records(self) -> list[VersionRecord]:
         """All versions' records, the newest first."""
-        return [_record(item) for item in self._table.query(self.kind.pk, _VERSION_SK, newest_first=True)]
+        return version_records(self._table, self.kind)
 
     def put_bucket(self, version: str, part: Part, bucket: int, fans: Any) -> None:
         """Writes a bucket's packed list; a bucket without fans is not written.
@@ -165,14 +162,10 @@ class ImportVersions:
 
     def forget(self, version: str) -> None:
         """Deletes a version's record; the last step of deleting it."""
-        self._table.batch_delete([(self.kind.pk, _VERSION_SK + version)])
+        self._table.batch_delete([(self.kind.pk, VERSION_SK + version)])
 
     def _pk(self, version: str) -> str:
         return f"{self.kind.pk}#{version}"
-
-
-def _record(item: Item) -> VersionRecord:
-    return msgspec.convert(item, VersionRecord)
 
 
 def _chunks(fans: Any) -> Iterator[str]:

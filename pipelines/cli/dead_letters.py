@@ -12,6 +12,7 @@ from ...io.ports import StoredDeadLetter
 from . import redrive
 from .common import AsJson, Store, err, out, print_json, printable
 from .letter_options import (
+    Activity,
     CodeVersion,
     ErrorOption,
     Letters,
@@ -37,6 +38,7 @@ def list_letters(
     since: Since = None,
     until: Until = None,
     code_version: CodeVersion = None,
+    activity: Activity = None,
     every: Annotated[bool, typer.Option("--all", help="Also those that were sent again.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many to list, oldest first.")] = 50,
     as_json: AsJson = False,
@@ -52,7 +54,7 @@ def list_letters(
       fan-identity dead-letters list --store sqlite:///fans.db --error timeout --since 2026-11-27T00:00:00Z
     """
     letters = opened_archive(store, dead_letters)
-    where = letter_filter(worker, reason, error, since, until, code_version, waiting_only=not every)
+    where = letter_filter(worker, reason, error, since, until, code_version, activity, waiting_only=not every)
     found = letters.select(where, limit=limit)
     if as_json:
         for stored in found:

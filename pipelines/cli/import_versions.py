@@ -106,6 +106,9 @@ def rollback(
     store: Store = None,
     table: TableOption = None,
     cache: CacheOption = None,
+    active: Annotated[
+        str | None, typer.Option(help="Do nothing unless this is the active version.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the version active again that the active one replaced.
@@ -121,11 +124,11 @@ def rollback(
     wanted = kind_named(kind)
     settings = load_settings(store=store, table=table, cache=cache)
     with stop_on_sigterm():
-        record, active, followed = job_of(wanted, settings, context.obj or []).roll_back()
+        record, now_active, followed = job_of(wanted, settings, context.obj or []).roll_back(active)
     if as_json:
-        print_json({"rolledBack": record.version, "active": active, "followed": followed})
+        print_json({"rolledBack": record.version, "active": now_active, "followed": followed})
         return
-    out.print(f"{record.version} is taken back; {active or 'no version'} is active, {followed:,} scores followed")
+    out.print(f"{record.version} is taken back; {now_active or 'no version'} is active, {followed:,} scores followed")
 
 
 def follow(

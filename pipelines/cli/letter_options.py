@@ -33,6 +33,8 @@ CodeVersion = Annotated[
     typer.Option(help="Only last written by this version of the program, such as 0.1.0.", show_default=False),
 ]
 
+Activity = Annotated[str | None, typer.Option(help="Only of the activity with this id.", show_default=False)]
+
 
 def letter_filter(
     worker: str | None,
@@ -41,6 +43,7 @@ def letter_filter(
     since: str | None,
     until: str | None,
     code_version: str | None,
+    activity: str | None,
     *,
     waiting_only: bool,
 ) -> LetterFilter:
@@ -50,17 +53,19 @@ def letter_filter(
         UsageError: a time is none.
     """
     since_ms, until_ms = time_option("--since", since), time_option("--until", until)
-    return LetterFilter(worker, reason, error, since_ms, until_ms, code_version, waiting_only)
+    return LetterFilter(
+        worker, reason, error, since_ms, until_ms, code_version, waiting_only=waiting_only, activity_id=activity
+    )
 
 
 def opened_archive(store: str | None, dead_letters: str | None) -> DeadLetterArchive:
-    """The dead letters of a store, or of an address of their own.
+    """The dead letters of an address of their own, as workers write them; else of a store.
 
     Raises:
         UsageError: there is no such store, or the address is none.
     """
     address = load_settings(dead_letters=dead_letters).dead_letters
-    if address is None or store is not None:
+    if address is None:
         return SqliteDeadLetters(existing_store(store))
     return open_dead_letters(address)
 

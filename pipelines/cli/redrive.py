@@ -1,13 +1,13 @@
 """``fan-identity dead-letters redrive``: dead letters sent again, all that match or one."""
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.table import Table
 
-from ...domain.dead_letters import IMPORT_EVENTS, OF_IMPORTS, WAITING, LetterFilter, LetterTally
-from ...domain.records import DeadLetter
+from ...domain.dead_letters import IMPORT_EVENTS, OF_IMPORTS, WAITING, LetterFilter, tally_letters
 from ...io.backends import Backends, open_table
 from ...io.clock import now_ms
 from ...io.errors import UsageError
@@ -19,6 +19,7 @@ from ...io.settings import Settings, load_settings
 from .common import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED, AsJson, Store, err, out, print_json, printable
 from .job_files import ReportFile, SummaryFile, check_job_files, failure_told, write_job_files
 from .letter_options import (
+    Activity,
     CodeVersion,
     ErrorOption,
     Letters,
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
 
 def redrive(
-    letter_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One letter; all that match else.")] = None,
+    letter_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Letters by id; all that match else.")
+    ] = None,
     store: Store = None,
     dead_letters: Letters = None,
     worker: Worker = None,
@@ -48,6 +51,10 @@ def redrive(
     since: Since = None,
     until: Until = None,
     code_version: CodeVersion = None,
+    activity: Activity = None,
+    expected: Annotated[
+        int | None, typer.Option(min=0, help="Do nothing unless this many match.", show_default=False)
+    ] = None,
     rate: Annotated[
         str | None,
         typer.Option(help="Letters a second, such as 200/s; as fast as can be unless given.", show_default=False),
@@ -68,7 +75,7 @@ def redrive(
 
       fan-identity dead-letters redrive --store sqlite:///fans.db --reason too_many_receives
 
-      fan-identity dead-letters redrive 3f2a --store sqlite:///fans.db
+      fan-identity dead-letters redrive 3f2a 77c0 --store sqlite:///fans.db
 
       fan-identity dead-letters redrive --dead-letters dynamodb://fanIdentityDeadLetters --error "timed out" --dry-run
 
@@ -77,24 +84,14 @@ def redrive(
     began = now_ms()
     check_job_files(summary, report)
     opened = opened_archive(store, dead_letters)
-    where = letter_filter(worker, reason, error, since, until, code_version, waiting_only=True)
+    where = letter_filter(worker, reason, error, since, until, code_version, activity, waiting_only=True)
     pacer = None if rate is None else Pacer(rate_option("--rate", rate))
-    one = None if letter_id is None else one_letter(opened, letter_id)
-    if one is not None and where != WAITING:
-        raise UsageError("name one letter by its id, or those that match; not both")
-    named = one.letter.worker if one is not None else worker
-    if named == IMPORT_EVENTS:
-        raise UsageError(
-            "an S3 event is not sent to its queue again: fan-identity dead-letters show ID --raw | "
-            "fan-identity imports on-event -"
-        )
-    if named in OF_IMPORTS:
-        raise UsageError(
-            f"letters of {named} cannot be sent again by row: correct the file and import it again "
-            "(dead-letters show ID names file and row)"
-        )
+    chosen = [one_letter(opened, letter_id) for letter_id in letter_ids or ()]
+    if chosen and (where != WAITING or expected is not None):
+        raise UsageError("name letters by their ids, or those that match; not both")
+    _check_workers({letter.letter.worker for letter in chosen} or {worker})
     if dry_run:
-        _say_what_would_be_sent(opened, where, one, as_json=as_json)
+        _say_what_would_be_sent(opened, where, chosen, as_json=as_json)
         return
     from ...batch.redrive import Redrive  # noqa: PLC0415 - imports Beam
     from ...transforms.draining import draining  # noqa: PLC0415
@@ -104,9 +101,11 @@ def redrive(
     settings = load_settings(store=store, dead_letters=dead_letters)
     rules = RulesOfNow(internal_accounts=settings.internal_accounts)()
     run = Redrive(opened, rules, lambda name: Backends.of(settings, name), pacer, draining.is_set)
-    total = 1 if one is not None else opened.count(where)
+    total = len(chosen) or opened.count(where)
+    if expected not in (None, total):
+        raise UsageError(f"--expected: {total:,} letters match, not {expected:,}: look at them again")
     # The lock is kept beside the letters.
-    beside = settings.dead_letters if store is None and settings.dead_letters else settings.store
+    beside = settings.dead_letters or settings.store
     locks = open_table(beside or "", "dead-letters", worker_named("scoreUsers").table_name)
     with (
         failure_told("dead-letters redrive", summary, report),
@@ -114,10 +113,25 @@ def redrive(
         drain_on_signal(),
         progress_bar("redrive", total, lambda: run.result.looked_at),
     ):
-        result = run.run([[one]] if one is not None else opened.pages(where))
+        result = run.run([chosen] if chosen else opened.pages(where))
     job = _job(result, settings, began)
     write_job_files(job, summary, report)
     _finish(result, settings, job, as_json=as_json)
+
+
+def _check_workers(workers: Iterable[str | None]) -> None:
+    """Raises UsageError where a worker's letters cannot be sent again."""
+    for worker in workers:
+        if worker == IMPORT_EVENTS:
+            raise UsageError(
+                "an S3 event is not sent to its queue again: fan-identity dead-letters show ID --raw | "
+                "fan-identity imports on-event -"
+            )
+        if worker in OF_IMPORTS:
+            raise UsageError(
+                f"letters of {worker} cannot be sent again by row: correct the file and import it again "
+                "(dead-letters show ID names file and row)"
+            )
 
 
 def _finish(result: "RedriveResult", settings: Settings, job: "JobSummary", *, as_json: bool) -> None:
@@ -163,9 +177,10 @@ def _job(result: "RedriveResult", settings: Settings, began: int) -> "JobSummary
 
 
 def _say_what_would_be_sent(
-    letters: DeadLetterArchive, where: LetterFilter, one: StoredDeadLetter | None, *, as_json: bool
+    letters: DeadLetterArchive, where: LetterFilter, chosen: Sequence[StoredDeadLetter], *, as_json: bool
 ) -> None:
-    kinds = letters.tally(where) if one is None else [_kind_of(one.letter)]
+    named = ((stored.letter.worker, stored.letter.reason, stored.letter.dead_letter_id) for stored in chosen)
+    kinds = tally_letters(named) if chosen else letters.tally(where)
     total = sum(kind.number for kind in kinds if kind.worker not in OF_IMPORTS)
     if as_json:
         print_json({"wouldRedrive": total, "kinds": [msgspec.to_builtins(kind) for kind in kinds]})
@@ -183,7 +198,3 @@ def _say_what_would_be_sent(
             said = "not sent: import the file again"
         table.add_row(kind.worker, kind.reason, f"{kind.number:,}", printable(said))
     out.print(table)
-
-
-def _kind_of(letter: DeadLetter) -> LetterTally:
-    return LetterTally(letter.worker, letter.reason, 1, (letter.dead_letter_id,))

@@ -49,7 +49,7 @@ def serve(
     metrics_port: MetricsPort = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer lookups and GraphQL over HTTP until Ctrl-C: /arm, /graphql, /health, /ready, /docs, /openapi.json.
+    """Answer lookups and GraphQL over HTTP until Ctrl-C: /arm, /graphql, /console, /health, /ready, /docs and so on.
 
     Callers show a bearer token or an API key; docs/serving.md says how tokens are checked. With --development the
     server makes a key of its own, which ends with it, and prints a token; it then serves this machine only. Every
@@ -150,9 +150,14 @@ def _serve(
 def _show(
     base: str, settings: "ServingSettings", issuer: "DevelopmentIssuer | None", fan: str | None, as_json: bool
 ) -> None:
+    from ...serving.console.opening import has_console  # noqa: PLC0415
+
     tokens: dict[str, str] = {}
+    console = has_console(settings)
     if issuer is not None:
         tokens["service"] = issuer.token_of_service()
+        if console:
+            tokens["operator"] = issuer.token_of_operator()
         if fan is not None:
             tokens["fan"] = issuer.token_of_fan(fan, settings.token_user_claim)
     if as_json:
@@ -164,6 +169,8 @@ def _show(
     if issuer is not None:
         lines += ["", "  Development: tokens are signed by a key made for this run, and end with it (or in 12 h)."]
         lines += ["", "  A service's token, which reads any fan:", "", f"TOKEN={tokens['service']}"]
+        if "operator" in tokens:
+            lines += ["", "  An operator's, for the console:", "", f"OPERATOR_TOKEN={tokens['operator']}"]
         if "fan" in tokens:
             lines += ["", "  The fan's:", "", f"FAN_TOKEN={tokens['fan']}"]
         lines += ["", f'curl -H "Authorization: Bearer $TOKEN" {base}/arm/fan-00042']
@@ -171,6 +178,7 @@ def _show(
 
 
 def _what_is_on(base: str, settings: "ServingSettings") -> list[tuple[str, str]]:
+    from ...serving.console.opening import has_console  # noqa: PLC0415
     from ...serving.http.parts import answers_graphql  # noqa: PLC0415
 
     fallback = "the table while the cache is away, marked stale" if settings.arm_fallback else "none"
@@ -181,6 +189,7 @@ def _what_is_on(base: str, settings: "ServingSettings") -> list[tuple[str, str]]
     return [
         ("ARM", f"{base}/arm/{{globalUserId}}  fallback: {fallback}"),
         *([("GraphQL", f"{base}/graphql"), ("fans", f"{base}/fans")] if answers_graphql(settings) else []),
+        *([("console", f"{base}/console")] if has_console(settings) else []),
         *([("GraphiQL", f"{base}/graphiql")] if settings.development else []),
         ("docs", f"{base}/docs"),
         ("health", f"{base}/health, {base}/ready"),

@@ -16,11 +16,12 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from ...domain.access import READ_ANY_SCOPE
+from ...domain.access import CONSOLE_ACT_SCOPE, CONSOLE_READ_SCOPE, READ_ANY_SCOPE
 
 ISSUER: Final = "https://development.invalid"
 AUDIENCE: Final = "fan-identity-development"
 SERVICE: Final = "development-service"
+OPERATOR: Final = "development-operator"
 _KID: Final = "development"
 _ALGORITHM: Final = "ES256"
 _LIFETIME_SECONDS: Final = 12 * 3_600
@@ -55,6 +56,11 @@ class DevelopmentIssuer:
     def token_of_service(self) -> str:
         """A token that may read any fan."""
         return self._signed({"sub": SERVICE, "client_id": SERVICE, "scope": READ_ANY_SCOPE})
+
+    def token_of_operator(self) -> str:
+        """A token that may look at the console, act in it, and read any fan."""
+        scope = " ".join((READ_ANY_SCOPE, CONSOLE_READ_SCOPE, CONSOLE_ACT_SCOPE))
+        return self._signed({"sub": OPERATOR, "client_id": OPERATOR, "scope": scope})
 
     def token_of_fan(self, global_user_id: str, user_claim: str) -> str:
         """A token of a fan's."""

@@ -1,6 +1,9 @@
 """From the settings to the parts of the application."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from starlette.routing import BaseRoute
 
 from ...io.addresses import parse_address
 from ...io.errors import UsageError
@@ -36,7 +39,8 @@ async def open_parts(settings: ServingSettings) -> Parts:
     checks["cache"] = arm.check
     closers.append(arm.close)
     authentication = _open_authentication(settings, checks, closers)
-    return Parts(arm, authentication, checks, _needed(settings), (), closers)
+    routes = _open_console(settings, authentication, closers)
+    return Parts(arm, authentication, checks, _needed(settings), routes, closers)
 
 
 def _needed(settings: ServingSettings) -> Needed:
@@ -73,8 +77,22 @@ def _open_api(settings: ServingSettings, checks: dict[str, Check], closers: list
     routes = [
         graphql_route(engine, sources, authentication, settings.boosts),
         *page_routes(settings.development),
+        *_open_console(settings, authentication, closers),
     ]
     return Parts(sources.arm, authentication, checks, _needed(settings), routes, closers)
+
+
+def _open_console(
+    settings: ServingSettings, authentication: Authentication, closers: list[Closer]
+) -> Sequence[BaseRoute]:
+    """The operators' console, where there is what it shows."""
+    from ..console.opening import has_console, open_console  # noqa: PLC0415 - with clients of all it can look into
+
+    if not has_console(settings):
+        return ()
+    console = open_console(settings, authentication)
+    closers.extend(console.closers)
+    return console.routes
 
 
 async def check_parts(settings: ServingSettings) -> None:
