@@ -15,6 +15,7 @@ from ...io.logs import configure_logging
 from ...io.settings import load_settings
 from . import (
     api_keys,
+    audit,
     backfill,
     clusters,
     dead_letters,
@@ -103,6 +104,7 @@ imports.app.command()(import_events.watch)
 app.add_typer(imports.app, name="imports")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(api_keys.app, name="api-keys")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:
