@@ -43,7 +43,7 @@ class Decorator(Protocol):
 class AsyncDecorator(Protocol):
     """Gives a method on an event loop a span."""
 
-    def __call__(self, method: AsyncMethod[Owner, P, R], /) -> AsyncMethod[Owner, P, R]:
+    def __call__(self, method: "AsyncMethod[Owner, P, R]", /) -> "AsyncMethod[Owner, P, R]":
         """The method, of the same type."""
         ...
 
