@@ -29,7 +29,7 @@ from ..io.clock import now_ms
 from ..io.files import FileFormat, FileRange, LineTail, read_range
 from ..io.ports import MessageQueue, ReceivedMessage
 from ..io.telemetry.totals import totals_of
-from .batches import BatchCoder, BatchTransform, begin, par_do, received_from
+from .batches import BatchCoder, BatchTransform, begin, observe, par_do, received_from
 from .draining import draining
 from .flags import kill_switch
 from .progress import tell_progress_as_fraction
@@ -390,5 +390,7 @@ def _receive_from(backends: Backends) -> MessageQueue:
 def _received(backends: Backends, messages: Sequence[ReceivedMessage]) -> Batch[ReceivedMessage]:
     receipts = tuple(message.receipt for message in messages)
     oldest = min((message.sent_at_ms for message in messages if message.sent_at_ms), default=0)
-    totals_of(backends.worker).age_ms = max(now_ms() - oldest, 0) if oldest else 0
+    age_ms = totals_of(backends.worker).age_ms = max(now_ms() - oldest, 0) if oldest else 0
+    if oldest:
+        observe("age_ms", age_ms)
     return begin(backends.worker, "received", backends.source_queue, messages, receipts=receipts)

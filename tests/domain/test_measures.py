@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -65,3 +66,13 @@ def test_a_measure_wants_all_its_labels():
     measure = next(measure for measure in MEASURES if len(measure.labels) == 2)
     with pytest.raises(ValueError, match="shorter"):
         measure.listed(["one"])
+
+
+def test_the_docs_tell_of_every_metric():
+    rows = [
+        f"| `{measure.prometheus_name}` | {measure.kind.value} | "
+        f"{', '.join(f'`{label.name}`' for label in measure.labels) or '–'} | {measure.help} |"  # noqa: RUF001
+        for measure in MEASURES
+    ]
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert re.findall(r"^\| `fan_identity_.*\|$", page, re.MULTILINE) == rows
