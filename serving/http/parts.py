@@ -90,9 +90,11 @@ def _open_console(
 
     if not has_console(settings):
         return ()
+    from ..pages.routes import console_routes  # noqa: PLC0415 - with the pages' files
+
     console = open_console(settings, authentication)
     closers.extend(console.closers)
-    return console.routes
+    return [*console_routes(), *console.routes]
 
 
 async def check_parts(settings: ServingSettings) -> None:
