@@ -25,6 +25,7 @@ _CONSOLE_FILES: Final = (
     "console.js",
     *(f"console/{file.name}" for file in sorted((_FOLDER / "console").glob("*.js"))),
 )
+_SHARED_FILES: Final = ("fan.css", "building.js", "plot.js", "icon.svg")
 _DEVELOPMENT_FILES: Final = ("graphiql.css", "graphiql.js")
 _TYPES: Final[Mapping[str, str]] = {
     ".css": "text/css; charset=utf-8",
@@ -35,11 +36,9 @@ _TYPES: Final[Mapping[str, str]] = {
 
 
 def console_routes() -> list[Route]:
-    """``GET /console`` and its files. None needs a token: what the page shows it asks of ``/console/api``.
-
-    It needs the fan page's files beside it (``page_routes``).
-    """
-    return [_route("/console", _FOLDER / "console.html", FAN_POLICY), *_file_routes(_FOLDER, _CONSOLE_FILES)]
+    """``GET /console`` and its files. None needs a token: what the page shows it asks of ``/console/api``."""
+    files = (*_CONSOLE_FILES, *_SHARED_FILES)
+    return [_route("/console", _FOLDER / "console.html", FAN_POLICY), *_file_routes(_FOLDER, files)]
 
 
 def page_routes(development: bool) -> list[Route]:

@@ -40,7 +40,7 @@ export async function follow(place, path, body, begun, ended) {
         return true;
       }
       if (found.state !== "running") {
-        place.tell("bad", "It failed: ", said(textOf(found.summary) || `exit code ${found.exitCode}`, 500), ". The audit log has the line.");
+        place.tell("bad", "It failed: ", said(found.summary?.problem || textOf(found.summary) || `exit code ${found.exitCode}`, 500), ". The audit log has the line.");
         return false;
       }
       await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));

@@ -33,7 +33,7 @@ export function auditSection(section, { report }) {
   function shown() {
     if (!lines.length) return [element("p", {}, "Nothing was done yet.")];
     const rows = lines.map((line) => [
-      whole(line.seq), when(line.at), said(line.subject, 100), said(line.action, 60), said(line.target, 160),
+      whole(line.seq), when(line.at), said(line.subject, 100), said(line.action, 60), about(line),
       element("span", { class: outcomeClass(line.outcome) }, said(line.outcome, 60)), code(String(line.hash ?? "").slice(0, SHOWN_OF_HASH)),
     ]);
     const columns = [{ name: "line", number: true }, { name: "when (UTC)" }, { name: "who" }, { name: "did" }, { name: "to" }, { name: "outcome" }, { name: "hash" }];
@@ -43,6 +43,11 @@ export function auditSection(section, { report }) {
   }
 
   return { open: () => load(false) };
+}
+
+function about({ target, details }) {
+  const more = Object.entries(details ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+  return element("span", {}, said(target, 160), more ? element("span", { class: "soft" }, " ", said(more, 300)) : null);
 }
 
 function outcomeClass(outcome) {

@@ -60,15 +60,16 @@ function armCell(fans, before, after, most) {
 
 function examples(found) {
   if (!found?.length) return [];
-  const rows = found.map((one) => [
-    element("a", { href: `fans#${encodeURIComponent(one.globalUserId)}` }, said(one.globalUserId, 80)),
+  const rows = found.map((one, number) => [
+    String(number + 1), // the API names no fan here; `fan-identity imports show` does
     `${one.armBefore} \u2192 ${one.armAfter}`,
     `${fixed(one.scoreBefore, 2)} \u2192 ${fixed(one.scoreAfter, 2)}`,
     element("span", {}, said(valueOf(one.valueBefore), 60), " \u2192 ", said(valueOf(one.valueAfter), 60)),
   ]);
   return [
     element("h4", {}, "Examples"),
-    table("Fans whose ARM changes, the greatest changes first", [{ name: "fan" }, { name: "ARM" }, { name: "account score" }, { name: "imported value" }], rows),
+    element("p", { class: "soft" }, "Fans whose ARM changes, the greatest changes first. Who they are, ", element("code", {}, "fan-identity imports show"), " says."),
+    table("Fans whose ARM changes, the greatest changes first", [{ name: "example" }, { name: "ARM" }, { name: "account score" }, { name: "imported value" }], rows),
   ];
 }
 
@@ -101,6 +102,5 @@ function bad(found) {
   return [
     element("h4", {}, "Bad rows"),
     table("Bad rows by reason", [{ name: "reason" }, { name: "rows", number: true }], rows),
-    element("ul", { class: "soft" }, ...(found.badExamples ?? []).map((line) => element("li", {}, said(line, 300)))),
   ];
 }

@@ -37,10 +37,18 @@ export function openDialog(title, children, { back = null, wide = false } = {}) 
   };
 }
 
-export function button(text, onClick, { quiet = false, danger = false, small = false, disabled = false, label = null } = {}) {
+/**
+ * Replaces what a place shows; the focus stays where it was, on what has the same `data-key` now.
+ */
+export function renew(place, ...children) {
+  const key = place.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  place.replaceChildren(...children);
+  if (key !== undefined) place.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus();
+}
+
+export function button(text, onClick, { quiet = false, danger = false, small = false, label = null, key = null } = {}) {
   const classes = [quiet && "quiet", danger && "danger", small && "small"].filter(Boolean).join(" ");
-  const made = element("button", { type: "button", class: classes || null, "aria-label": label }, text);
-  made.disabled = disabled;
+  const made = element("button", { type: "button", class: classes || null, "aria-label": label, "data-key": key }, text);
   made.addEventListener("click", onClick);
   return made;
 }

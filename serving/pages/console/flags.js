@@ -3,11 +3,13 @@
 import { element } from "../building.js";
 import { notDone, outcomePlace } from "./actions.js";
 import { Problem, act } from "./asking.js";
-import { button, confirmed } from "./dialogs.js";
+import { button, confirmed, renew } from "./dialogs.js";
 import { table } from "./table.js";
 import { code, said } from "./words.js";
 
 const OFF = "Its processes stay, and stop taking in records within two seconds. What they read waits where it is: in its log or queue, in order, up to its retention.";
+const LOOKS = 12;
+const LOOK_AGAIN_MS = 500;
 const ON = "Its processes take in records again within two seconds, and work off what has waited.";
 
 /** Fills the section; `update(flags, error)` shows what is known. */
@@ -16,6 +18,7 @@ export function flagsSection(section, { mayAct, report, changed }) {
   const outcome = outcomePlace();
   const place = element("div", { class: "card" }, element("p", { class: "soft" }, "Asking …"));
   section.append(outcome.node, place);
+  let known = null;
 
   async function turn(flag, enabled) {
     const doing = enabled ? `Switch ${flag.worker} on` : `Switch ${flag.worker} off`;
@@ -30,7 +33,12 @@ export function flagsSection(section, { mayAct, report, changed }) {
       if (!(error instanceof Problem)) throw error;
       outcome.tell("bad", notDone(error));
     }
-    await changed();
+    // This server asks the flag server every second or so, as workers do.
+    for (let look = 0; look < LOOKS; look++) {
+      await changed();
+      if (known?.flags.find(({ worker }) => worker === flag.worker)?.enabled === enabled) return;
+      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    }
   }
 
   function shown({ server, canToggle, flags }) {
@@ -42,7 +50,7 @@ export function flagsSection(section, { mayAct, report, changed }) {
       element("strong", {}, said(flag.worker, 60)),
       stateOf(flag),
       code(flag.toggle),
-      acts && flag.known ? button(flag.enabled ? "Switch off" : "Switch on", () => turn(flag, !flag.enabled), { quiet: true, small: true, label: `Switch ${flag.worker} ${flag.enabled ? "off" : "on"}` }) : "",
+      acts && flag.known ? button(flag.enabled ? "Switch off" : "Switch on", () => turn(flag, !flag.enabled), { quiet: true, small: true, key: flag.worker, label: `Switch ${flag.worker} ${flag.enabled ? "off" : "on"}` }) : "",
     ]);
     const columns = [{ name: "worker" }, { name: "state" }, { name: "toggle" }, { name: "switch", hidden: true }];
     const why = !mayAct() ? "Your token may look, not switch (scope console:act)." : "This server has no token to switch flags with (FAN_IDENTITY_UNLEASH_ADMIN_TOKEN).";
@@ -51,8 +59,9 @@ export function flagsSection(section, { mayAct, report, changed }) {
 
   return {
     update(found, error) {
-      if (error) place.replaceChildren(element("p", { class: "problem" }, report(error)));
-      else if (found && !place.contains(document.activeElement)) place.replaceChildren(...shown(found));
+      known = found ?? known;
+      if (error) renew(place, element("p", { class: "problem" }, report(error)));
+      else if (found) renew(place, ...shown(found));
     },
   };
 }

@@ -72,9 +72,10 @@ function payload(found, mayAct, report) {
   const reveal = button("Reveal the payload", async () => {
     reveal.disabled = true;
     try {
-      const { payload: text, encoding } = await act(`dead-letters/${encodeURIComponent(found.id)}/reveal`);
-      const how = encoding === "base64" ? "Not text, so in Base64:" : "As it was read:";
-      place.replaceChildren(element("p", { class: "soft" }, how), pre(text, SHOWN_OF_PAYLOAD, "Payload"));
+      const { payload: text, encoding, bytes, truncated } = await act(`dead-letters/${encodeURIComponent(found.id)}/reveal`);
+      const how = encoding === "base64" ? "Not text, so in Base64" : "As it was read";
+      const part = truncated ? `, the beginning of ${whole(bytes)} bytes` : "";
+      place.replaceChildren(element("p", { class: "soft" }, `${how}${part}:`), pre(text, SHOWN_OF_PAYLOAD, "Payload"));
       reveal.remove();
     } catch (error) {
       reveal.disabled = false;

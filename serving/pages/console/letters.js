@@ -3,7 +3,7 @@
 import { element } from "../building.js";
 import { follow, outcomePlace } from "./actions.js";
 import { ask } from "./asking.js";
-import { button, confirmed } from "./dialogs.js";
+import { button, confirmed, renew } from "./dialogs.js";
 import { openLetter } from "./letter.js";
 import { bar, facts, table } from "./table.js";
 import { code, counted, moment, said, when, whole } from "./words.js";
@@ -11,6 +11,7 @@ import { code, counted, moment, said, when, whole } from "./words.js";
 const PAGE = 50;
 const MOST_COUNTED = 1_000;
 const COUNTED_A_PAGE = 200;
+const MOST_NAMED = 100; // the API takes no more at a time
 const FIELDS = ["state", "worker", "reason", "activity", "from", "to"];
 const STATES = { waiting: "waiting", redriven: "sent again", all: "all" };
 
@@ -67,7 +68,7 @@ export function lettersSection(section, { mayAct, report, changed }) {
     const waiting = looked.state !== "redriven" && letters.some((letter) => !letter.redrivenAt);
     tools.hidden = !mayAct() || !waiting;
     selectedButton.textContent = `Redrive selected (${selected.size})`;
-    selectedButton.disabled = !selected.size;
+    selectedButton.disabled = !selected.size || selected.size > MOST_NAMED;
     const { state, ...filter } = looked;
     const number = isPlain(filter) && summary !== null ? ` (${whole(numberOf(summary.groups, filter))})` : "";
     allButton.textContent = `Redrive all that match${number}`;
@@ -75,10 +76,10 @@ export function lettersSection(section, { mayAct, report, changed }) {
   }
 
   function selectShown() {
-    const waiting = letters.filter((letter) => !letter.redrivenAt).map(({ id }) => id);
-    const all = waiting.every((id) => selected.has(id));
-    selected = new Set(all ? [] : waiting);
-    for (const box of list.querySelectorAll("input[type=checkbox]:not(:disabled)")) box.checked = !all;
+    const waiting = letters.filter((letter) => !letter.redrivenAt).slice(0, MOST_NAMED);
+    const all = waiting.every(({ id }) => selected.has(id));
+    selected = new Set(all ? [] : waiting.map(({ id }) => id));
+    for (const box of list.querySelectorAll("input[type=checkbox]")) box.checked = selected.has(box.value);
     tool();
   }
 
@@ -105,7 +106,7 @@ export function lettersSection(section, { mayAct, report, changed }) {
   }
 
   function choice(letter) {
-    const box = element("input", { type: "checkbox", "aria-label": `Select the letter ${nameOf(letter)}` });
+    const box = element("input", { type: "checkbox", value: letter.id, "aria-label": `Select the letter ${nameOf(letter)}` });
     box.checked = selected.has(letter.id);
     box.disabled = Boolean(letter.redrivenAt);
     box.addEventListener("change", () => {
@@ -183,8 +184,8 @@ export function lettersSection(section, { mayAct, report, changed }) {
     },
     update(found, error) {
       summary = found ?? summary;
-      if (error && summary === null) groups.replaceChildren(element("p", { class: "problem" }, report(error)));
-      else if (summary !== null && !groups.contains(document.activeElement)) groups.replaceChildren(groupsTable(summary));
+      if (error && summary === null) renew(groups, element("p", { class: "problem" }, report(error)));
+      else if (summary !== null) renew(groups, groupsTable(summary));
       tool();
       if (summary !== null) form.workers([...new Set(summary.groups.map(({ worker }) => worker))]);
     },
@@ -211,18 +212,20 @@ function ended({ summary }) {
   const parts = [["queued", "sent again"], ["rejected", "readable now but not scorable, so done with"], ["failed", "failed again and wait"], ["ofImports", "of imports, which come again with their file"]]
     .filter(([name]) => numbers[name] > 0)
     .map(([name, words]) => `${whole(numbers[name])} ${words}`);
+  if (numbers.problem) return ["It ended early: ", said(numbers.problem, 300)];
   return [parts.length ? `${parts.join(", ")}.` : "Done. Nothing was left to send."];
 }
 
 function groupsTable({ total, groups, asOf }) {
-  const asOfText = element("p", { class: "soft" }, `${counted(total, "letter waits", "letters wait")}; counted `, when(asOf), ".");
+  const asOfText = element("p", { class: "soft" }, ...(asOf ? [`${counted(total, "letter waits", "letters wait")}; counted `, when(asOf), "."] : ["Being counted …"]));
+  if (!asOf) return asOfText;
   if (!groups.length) return element("div", {}, element("p", {}, "No dead letter waits."), asOfText);
   const most = Math.max(...groups.map(({ count }) => count));
   const rows = groups.map(({ worker, reason, count }) => {
     const query = new URLSearchParams({ worker, reason });
     return [
       said(worker, 60),
-      element("a", { href: `#dead-letters?${query}` }, said(reason, 60)),
+      element("a", { href: `#dead-letters?${query}`, "data-key": query }, said(reason, 60)),
       whole(count),
       bar(count / most),
     ];
