@@ -7,7 +7,6 @@ import { mean, newest, sum } from "./history.js";
 import { counted, rate, span, whole } from "./words.js";
 
 const SCORING = "scoreUsers";
-const STAGING = "staging";
 const MINUTE_MS = 60_000;
 const LONG_MS = 60_000;
 const VERY_LONG_MS = 300_000;
@@ -39,8 +38,10 @@ function headline(history, off) {
     return { level: "unknown", headline: `Whether scores flow cannot be said: ${history.problems[0]}.` };
   }
   const moments = history.within(MINUTE_MS);
-  const alive = history.processes.filter((one) => one.worker === SCORING && one.alive);
-  const waiting = waitingFor(history, alive);
+  const own = history.processes.filter((one) => one.worker === SCORING);
+  const alive = own.filter((one) => one.alive);
+  const depth = waitingColumn(history, own);
+  const waiting = newest(depth);
   const many = isNumber(waiting) ? counted(waiting, "message waits", "messages wait") : null;
   if (off.includes(SCORING)) {
     return { level: "bad", headline: `Scores do not flow: ${SCORING} is switched off by its flag${many && waiting ? `, and ${many}` : ""}.` };
@@ -53,7 +54,7 @@ function headline(history, off) {
   if (scored === null) return { level: "unknown", headline: `${SCORING} runs; its rate is known in some seconds.` };
   if (scored > 0) {
     const flows = `Scores flow: ${rate(scored)} a second over the last minute`;
-    const growth = growthOf(waitingColumn(history, alive), moments);
+    const growth = growthOf(depth, moments, history.stepMs);
     if (growth > 0 && growth > scored * 0.05 && waiting > scored * 10) {
       return { level: "warn", headline: `${flows}, and more comes than is scored: the queue grows by ${rate(growth)} a second.` };
     }
@@ -63,22 +64,17 @@ function headline(history, off) {
   return { level: "idle", headline: waiting === 0 ? "Nothing to score: the queue is empty." : "Nothing was scored in the last minute." };
 }
 
-function readBy(history, alive) {
-  const read = new Set(alive.map((one) => one.reads));
-  const names = Object.keys(history.queues).filter((name) => read.has(name));
-  return names.length ? names : Object.keys(history.queues).filter((name) => /accountActivityQueue/.test(name) && !name.includes(STAGING));
-}
-
-function waitingColumn(history, alive) {
-  return sum(readBy(history, alive).map((name) => history.queues[name].depth), history.times.length);
-}
-
-function waitingFor(history, alive) {
-  return newest(waitingColumn(history, alive));
+/** What waits for scoring, moment by moment: in the queues its processes read, else in the queue of that name. */
+function waitingColumn(history, processes) {
+  const read = new Set(processes.map((one) => one.reads));
+  const all = Object.keys(history.queues);
+  const known = all.filter((name) => read.has(name));
+  const names = known.length ? known : all.filter((name) => /(^|:)accountActivityQueue/.test(name));
+  return sum(names.map((name) => history.queues[name].depth), history.times.length);
 }
 
 /** By how much a column grew a second over its last moments; 0 where that is not known. */
-function growthOf(column, moments, stepMs = 5_000) {
+function growthOf(column, moments, stepMs) {
   const known = column.slice(-moments).filter(isNumber);
   return known.length > 2 ? ((known.at(-1) - known[0]) * 1_000) / ((known.length - 1) * stepMs) : 0;
 }
