@@ -18,6 +18,7 @@ from ..io.arm_reads import ArmReads, open_arm_reads
 from ..io.breaker import Admission, Breaker
 from ..io.errors import FanIdentityError, UnavailableError, UsageError
 from ..io.telemetry.metrics import observe_lookup
+from ..io.telemetry.tracing import link_current
 from .data_sources import ArmScore, AsyncTable
 
 Asked = TypeVar("Asked")
@@ -45,6 +46,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False, rename={"model_version": "mo
     global_user_id: str | None = None
     timestamp: Any = None
     model_version: Any = None
+    traceparent: Any = None
 
 
 _decode: Final = msgspec.json.Decoder(_Entry).decode
@@ -188,6 +190,7 @@ class ArmLookup:
             raise UnavailableError(_SOURCE, "the cache and the table are away") from None
         if item is None:
             return None
+        link_current(item.get("traceparent"))
         try:
             risk = msgspec.convert(item.get("armRisk"), _Risk)
         except msgspec.ValidationError:
@@ -209,6 +212,7 @@ def _score_of_entry(entry: bytes, global_user_id: str) -> ArmScore:
         raise UnavailableError(_SOURCE, "the cache's entry is no ARM score of 1 to 5") from None
     if found.global_user_id is not None and found.global_user_id != global_user_id:
         raise UnavailableError(_SOURCE, "the cache's entry is another fan's")
+    link_current(found.traceparent)
     scored_at = found.timestamp if type(found.timestamp) is int else None
     return ArmScore(found.arm_risk, scored_at, _text(found.model_version))
 

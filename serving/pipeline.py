@@ -9,9 +9,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ..io.errors import UnavailableError
+from ..io.telemetry import tracing
 from .context import Asked, Context, EarlyReturn, Request
 
 
@@ -178,6 +179,19 @@ class Pipeline:
 async def _run(
     function: Function, args: Mapping[str, Any], request: Request, stash: dict[str, Any], previous: Any
 ) -> _End:
+    """Runs one function, in a span of its own that is linked to the trace in which what it read came about."""
+    with tracing.child_span(function.name) as span:
+        end = await _end_of(function, args, request, stash, previous)
+        if end.asked is not None:
+            span.set({"fan_identity.source": function.source, "fan_identity.outcome": end.asked.outcome})
+            if end.asked.outcome in ("unavailable", "error"):
+                span.fail(end.asked.outcome)
+    return end
+
+
+async def _end_of(
+    function: Function, args: Mapping[str, Any], request: Request, stash: dict[str, Any], previous: Any
+) -> _End:
     own = Request(request.sources, request.identity, request.correlation_id, request.boosts)
     ctx = Context(args, own, _Stash(stash, function), previous)
     started = time.perf_counter()
@@ -186,6 +200,8 @@ async def _run(
     try:
         try:
             ctx.result = await function.request(ctx)
+            if isinstance(ctx.result, Mapping):
+                tracing.link_current(cast("Mapping[str, Any]", ctx.result).get("traceparent"))
         except UnavailableError as error:
             ctx.error = error
             outcome = "unavailable"

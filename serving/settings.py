@@ -47,6 +47,8 @@ class ServingSettings(Settings):
         arm_deadline: what a lookup waits for the ARM cache at most.
         boosts: points by ARM, event demand and bot-or-not score, as JSON.
         upstream_deadline: what a request waits for an upstream at most, its retries included.
+        trust_traceparent: whether a caller's trace is continued, and its choice to record it heeded; else each request
+            begins a trace of its own, linked to the caller's. For a server that none but own services reach.
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +76,7 @@ class ServingSettings(Settings):
     arm_deadline: timedelta = Field(default=timedelta(milliseconds=100), gt=timedelta(0))
     boosts: Boosts = DEFAULT_BOOSTS
     upstream_deadline: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
+    trust_traceparent: bool = False
 
     @field_validator("upstream_deadline", "arm_deadline", mode="before")
     @classmethod

@@ -22,11 +22,13 @@ from graphql import (
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     SelectionSetNode,
+    get_operation_ast,
     parse,
     specified_rules,
     validate,
 )
 
+from ...io.telemetry import tracing
 from ..context import FunctionError, Request
 from ..problems import seen_error
 from .limits import DEVELOPMENT, PRODUCTION, Limits, check_document, check_text, refuse
@@ -36,6 +38,7 @@ _execute = _graphql.execute
 _DOCUMENTS_KEPT: Final = 256
 _LONGEST_KEPT: Final = 4_000
 _MAX_ERRORS: Final = 5
+_LONGEST_NAME: Final = 64
 
 COSTS: Final[Mapping[str, int]] = {
     "accountFanscore": 7,
@@ -186,6 +189,15 @@ class Engine:
         return prepared
 
     async def _execute(self, prepared: _Prepared, operation: Operation, request: Request) -> dict[str, Any]:
+        if not tracing.switch.on:
+            return await self._executed(prepared, operation, request)
+        with tracing.child_span(*_described(prepared.document, operation.operation_name)) as span:
+            shown_result = await self._executed(prepared, operation, request)
+            if "errors" in shown_result:
+                span.fail(shown_result["errors"][0]["errorInfo"]["code"])
+        return shown_result
+
+    async def _executed(self, prepared: _Prepared, operation: Operation, request: Request) -> dict[str, Any]:
         answer = _execute(
             self._schema,
             prepared.document,
@@ -219,6 +231,20 @@ class Engine:
                 for asked in request.asked
             ]
         return extensions
+
+
+def _described(document: DocumentNode, operation_name: str | None) -> tuple[str, str, dict[str, str]]:
+    """An operation's span: name, kind, attributes.
+
+    The document is left out, which may hold values; so is a name with a digit in it, which may be somebody's id.
+    """
+    operation = get_operation_ast(document, operation_name)
+    kind = "unknown" if operation is None else operation.operation.value
+    attributes = {"graphql.operation.type": kind}
+    name = operation.name.value if operation is not None and operation.name is not None else ""
+    if len(name) <= _LONGEST_NAME and name.replace("_", "").isalpha():
+        attributes["graphql.operation.name"] = name
+    return f"GraphQL {kind}", "internal", attributes
 
 
 def _field_names(schema: GraphQLSchema) -> frozenset[str]:

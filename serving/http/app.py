@@ -11,12 +11,14 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from ...io.errors import FanIdentityError, UsageError
+from ...io.telemetry import tracing
 from ..arm import ArmLookup
 from .answers import Receive, Scope, Send
 from .arm_endpoint import PATH, ArmEndpoint
 from .authentication import Authentication
 from .health import Check, Needed, check_all, health, readiness, text_of
 from .openapi import DOCS_POLICY, docs_page, openapi
+from .request_traces import traced
 from .rest import GuardedRoutes
 
 _log: Final = logging.getLogger("fan_identity.http")
@@ -36,6 +38,7 @@ class Parts:
         needed: of each group one part has to answer for ``/ready`` to say yes.
         routes: more routes, such as ``/graphql``.
         closers: what is run when the server ends, the last first.
+        trusts_traces: whether callers' traces are continued; else theirs are linked to.
     """
 
     arm: ArmLookup
@@ -44,6 +47,7 @@ class Parts:
     needed: Needed = ()
     routes: Sequence[BaseRoute] = ()
     closers: Sequence[Closer] = field(default_factory=tuple[Closer, ...])
+    trusts_traces: bool = False
 
 
 Open = Callable[[], Awaitable[Parts]]
@@ -63,17 +67,20 @@ class Application:
         self._exits = AsyncExitStack()
         self._arm: ArmEndpoint | None = None
         self._rest: GuardedRoutes | None = None
+        self._trusts_traces = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or follows the server's life."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "http" and self._rest is not None:
             path = scope["raw_path"]
-            if self._arm is not None and (path.startswith(_SLASH) or path == PATH):
-                await self._arm(scope, receive, send)
-            elif self._rest is not None:
-                await self._rest(scope, receive, send)
+            of_arm = self._arm is not None and (path.startswith(_SLASH) or path == PATH)
+            endpoint = self._arm if self._arm is not None and of_arm else self._rest
+            if tracing.switch.on:
+                await traced(endpoint, scope, receive, send, trusts=self._trusts_traces)
+            else:
+                await endpoint(scope, receive, send)
 
     async def start(self) -> None:
         """Opens the parts and asks each for an answer once, so that the first request does not wait for it.
@@ -93,6 +100,7 @@ class Application:
                 _log.warning("starting though something does not answer: %s: %s", name, text_of(problem))
         self._arm = ArmEndpoint(parts.arm, parts.authentication)
         self._rest = GuardedRoutes([*_own_routes(parts), *parts.routes])
+        self._trusts_traces = parts.trusts_traces
         self._started()
 
     async def stop(self) -> None:

@@ -40,7 +40,7 @@ async def open_parts(settings: ServingSettings) -> Parts:
     closers.append(arm.close)
     authentication = _open_authentication(settings, checks, closers)
     routes = _open_console(settings, authentication, closers)
-    return Parts(arm, authentication, checks, _needed(settings), routes, closers)
+    return Parts(arm, authentication, checks, _needed(settings), routes, closers, settings.trust_traceparent)
 
 
 def _needed(settings: ServingSettings) -> Needed:
@@ -79,7 +79,7 @@ def _open_api(settings: ServingSettings, checks: dict[str, Check], closers: list
         *page_routes(settings.development),
         *_open_console(settings, authentication, closers),
     ]
-    return Parts(sources.arm, authentication, checks, _needed(settings), routes, closers)
+    return Parts(sources.arm, authentication, checks, _needed(settings), routes, closers, settings.trust_traceparent)
 
 
 def _open_console(

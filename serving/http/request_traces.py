@@ -1,0 +1,60 @@
+"""A request over HTTP as a span: its route and status, never its path, which may hold a fan's id.
+
+Source: OpenTelemetry semantic conventions 1.38, "HTTP server".
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ..traces import request_span
+from .answers import Message, Receive, Scope, Send
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
+_ARM_MANY: Final = "/arm"
+_ROUTES: Final = frozenset(
+    {_ARM_MANY, "/graphql", "/health", "/ready", "/fans", "/graphiql", "/docs", "/openapi.json", "/", "/console"}
+)
+_BELOW: Final = {"/arm/": "/arm/{globalUserId}", "/console/": "/console/{page}"}
+_HEADER: Final = b"traceparent"
+_SERVER_ERROR: Final = 500
+
+Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+async def traced(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, *, trusts: bool) -> None:
+    """Answers one request by an endpoint, in a span where it is recorded.
+
+    Args:
+        endpoint: an ASGI application.
+        scope: of the request.
+        receive: gives its body.
+        send: takes the answer.
+        trusts: whether the caller's trace is continued.
+    """
+    method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+    route = _route_of(scope["path"])
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "url.scheme": scope.get("scheme", "http"),
+        "network.protocol.version": scope.get("http_version", "1.1"),
+    }
+    if route:
+        attributes["http.route"] = route
+    found = [value for name, value in scope["headers"] if name == _HEADER]
+    with request_span(f"{method} {route}".rstrip(), found, attributes, trusts=trusts) as span:
+
+        async def send_noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status: int = message["status"]
+                span.set({"http.response.status_code": status})
+                if status >= _SERVER_ERROR:
+                    span.fail(str(status))
+            await send(message)
+
+        await endpoint(scope, receive, send_noting)
+
+
+def _route_of(path: str) -> str:
+    if path in _ROUTES:
+        return path
+    return next((route for prefix, route in _BELOW.items() if path.startswith(prefix)), "")
