@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ..io import emf
 from ..io.errors import UsageError
 from ..io.logs import configure_logging
 from .appsync_identity import identity_of_event
@@ -178,8 +179,12 @@ def handler(event: Mapping[str, Any] | list[Mapping[str, Any]], context: Any = N
     name = invocation_id(context)
     runner, api = _opened()
     configure_logging(api.settings.log_level, WORKER, name)
-    if isinstance(event, list):
-        return runner.run(api.answer_batch([resolver_event(one) for one in event], name))
-    asked = resolver_event(event)
-    answer = api.answer_template if asked.template == TEMPLATE else api.answer
-    return runner.run(answer(asked, name))
+    with emf.invocation(WORKER, name) as counts:
+        counts["fields"] = len(event) if isinstance(event, list) else 1
+        if isinstance(event, list):
+            answers = runner.run(api.answer_batch([resolver_event(one) for one in event], name))
+            counts["failed_fields"] = sum("errorType" in answer for answer in answers)
+            return answers
+        asked = resolver_event(event)
+        answer = api.answer_template if asked.template == TEMPLATE else api.answer
+        return runner.run(answer(asked, name))

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from ..domain.access import READ_ANY_SCOPE, CallerKind, Identity
+from ..io import emf
 from ..io.durations import duration
 from ..io.errors import UnavailableError, UsageError
 from ..io.logs import configure_logging
@@ -200,8 +201,14 @@ def handler(event: Event | list[Event], context: Any = None) -> Any:
     """
     request_id = invocation_id(context)
     configure_logging(os.environ.get(_PREFIX + "LOG_LEVEL", "WARNING"), WORKER, request_id)
-    runner, resolver = _opened()
-    return runner.run(resolver.answer_batch(event) if isinstance(event, list) else resolver.answer(event))
+    with emf.invocation(WORKER, request_id) as counts:
+        runner, resolver = _opened()
+        counts["fields"] = len(event) if isinstance(event, list) else 1
+        if not isinstance(event, list):
+            return runner.run(resolver.answer(event))
+        answers = runner.run(resolver.answer_batch(event))
+        counts["failed_fields"] = sum("errorType" in answer for answer in answers)
+        return answers
 
 
 @cache

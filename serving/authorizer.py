@@ -15,6 +15,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from ..domain.access import NOBODY, CallerKind, Identity
+from ..io import emf
 from ..io.logs import configure_logging
 from .invocations import invocation_id
 from .tokens.bearer import bearer_token
@@ -99,7 +100,10 @@ def handler(event: Mapping[str, Any], context: Any = None) -> Decision:
     """
     request_id = invocation_id(context)
     configure_logging(os.environ.get("FAN_IDENTITY_LOG_LEVEL", "WARNING"), WORKER, request_id)
-    return _authorizer().decide(event)
+    with emf.invocation(WORKER, request_id) as counts:
+        decision = _authorizer().decide(event)
+        counts["authorized" if decision["isAuthorized"] else "denied"] += 1
+        return decision
 
 
 @cache

@@ -17,7 +17,7 @@ from ..domain.aws_events import EventKind, InputRecord, transform_input
 from ..domain.envelopes import opened
 from ..domain.records import Batch, RawRecord
 from ..domain.scorable import ScorableRules
-from ..io import consuming, persisting, steps
+from ..io import consuming, emf, persisting, steps
 from ..io.backends import Backends, milliseconds
 from ..io.clock import now_ms
 from ..io.errors import UsageError
@@ -28,6 +28,7 @@ from ..io.ports import ReceivedMessage
 from ..io.registry import Kind, Worker, worker_named
 from ..io.rescoring import Rescoring
 from ..io.settings import Settings, load_settings
+from ..io.telemetry.totals import totals_of
 from .invocations import invocation_id
 from .resolver_handlers import handler_named
 
@@ -113,7 +114,12 @@ def set_record_correlations(invocation: Invocation) -> None:
 def services(invocation: Invocation) -> None:
     """Opens the worker's backends and asks whether it is switched on."""
     invocation.backends = Backends.of(invocation.settings, invocation.worker.name)
-    invocation.skipped = not invocation.backends.open_flags().is_enabled(invocation.worker.name)
+    flags = invocation.backends.open_flags()
+    flags.look()  # Lambda may have frozen this process since the last look
+    invocation.skipped = not flags.is_enabled(invocation.worker.name)
+    if invocation.skipped:
+        invocation.count("skipped", 1)
+        totals_of(invocation.worker.name).count("skipped", 1)
 
 
 def handle(invocation: Invocation) -> None:
@@ -158,8 +164,7 @@ def result(invocation: Invocation) -> None:
             "correlation": {"requestId": invocation.request_id},
             "data": dict(sorted(invocation.counts.items())),
         }
-    counts = {"skipped": 1} if invocation.skipped else dict(invocation.counts)
-    _log.info("invocation ended", extra={"counts": counts})
+    _log.info("invocation ended", extra={"counts": dict(invocation.counts)})
 
 
 MIDDLEWARE: Final[tuple[Callable[[Invocation], None], ...]] = (
@@ -192,9 +197,12 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
 def answer(event: Mapping[str, Any], context: Any, worker: Worker, settings: Settings) -> dict[str, Any]:
     """Answers an event with a worker. Raises what ``handler`` raises."""
     invocation = Invocation(event, context, worker, settings)
-    with invocation.exits:
-        for step in MIDDLEWARE:
-            step(invocation)
+    with emf.invocation(worker.name, getattr(context, "aws_request_id", "")) as told, invocation.exits:
+        try:
+            for step in MIDDLEWARE:
+                step(invocation)
+        finally:
+            told.update(invocation.counts)
     return invocation.answer
 
 

@@ -18,6 +18,8 @@ from fan_identity.serving.resolver_handlers import HANDLERS, handler_named
 from fan_identity.serving.settings import load_serving_settings
 from fan_identity.serving.tokens.rules import split_list
 
+from ..io.embedded_metrics import checked
+
 EVENTS = Path(__file__).with_name("events")
 COGNITO = {"sub": "fan-1", "claims": {"sub": "fan-1"}, "sourceIp": ["203.0.113.7"]}
 IAM = {"userArn": "arn:aws:sts::1:assumed-role/resolver/session", "accountId": "1", "cognitoIdentityId": None}
@@ -226,3 +228,13 @@ def test_the_handlers_import_little():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_on_lambda_an_invocation_is_one_line_of_metrics(monkeypatch, capsys):
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "arm")
+    handler([direct("fan-1"), direct("fan-2"), direct(7)])
+    value = checked(capsys.readouterr().out.rstrip("\n"))
+    assert (value["worker"], value["fields"], value["failed_fields"], value["errors"]) == ("getArmScore", 3, 1, 0)
+    with pytest.raises(FunctionError):
+        handler(direct(7))
+    assert checked(capsys.readouterr().out.rstrip("\n"))["errors"] == 1

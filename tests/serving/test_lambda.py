@@ -20,6 +20,8 @@ from fan_identity.io.registry import worker_named
 from fan_identity.io.settings import load_settings
 from fan_identity.serving.lambda_handler import MIDDLEWARE, answer, handler
 
+from ..io.embedded_metrics import checked
+
 NOW = int(time.time() * 1_000) - 60_000
 
 
@@ -319,3 +321,22 @@ def test_the_entry_imports_neither_beam_nor_what_its_worker_does_not_use():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_on_lambda_an_invocation_is_one_line_of_metrics(settings, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "enqueue")
+    answer(kinesis(*map(b64, (body(1), body(2), b"broken"))), None, worker_named("enqueueFromPurchaseStream"), settings)
+    (line,) = capsys.readouterr().out.splitlines()
+    value = checked(line)
+    found = {name: value[name] for name in ("worker", "invocations", "errors", "read", "enqueued")}
+    assert found == {
+        "worker": "enqueueFromPurchaseStream",
+        "invocations": 1,
+        "errors": 0,
+        "read": 3,
+        "enqueued": 2,
+    }
+    assert value["dead_lettered.malformed"] == 1
+    with pytest.raises(UsageError):
+        answer({"Records": 7}, None, worker_named("scoreUsers"), settings)
+    assert checked(capsys.readouterr().out.rstrip())["errors"] == 1
