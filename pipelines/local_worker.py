@@ -7,7 +7,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from ..io.logs import configure_logging
+from ..io.logs import configure_logging, switch_debug_on_signal
 from ..io.settings import load_settings
 
 _PR_SET_PDEATHSIG = 1
@@ -18,6 +18,7 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the process that started it
     configure_logging(load_settings().log_level, "worker", uuid.uuid4().hex)
+    switch_debug_on_signal()
     # Beam prints the traceback of a failed bundle besides returning it to the runner, where it is told once. The log
     # keeps the standard error it was set up with.
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the process lives

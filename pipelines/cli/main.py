@@ -11,7 +11,7 @@ import typer
 
 from ... import __version__
 from ...io.errors import BackendUnavailableError, FanIdentityError
-from ...io.logs import configure_logging
+from ...io.logs import configure_logging, switch_debug_on_signal
 from ...io.settings import load_settings
 from . import (
     api_keys,
@@ -76,6 +76,7 @@ def root(
     del version
     # Before Beam is imported, which logs what optional parts of it are missing.
     configure_logging(load_settings().log_level, "fan-identity", uuid.uuid4().hex)
+    switch_debug_on_signal()
 
 
 app.command()(demo.demo)

@@ -130,7 +130,7 @@ def _serve(
     as_json: bool,
 ) -> None:
     from ...serving.http.parts import check_parts, open_parts  # noqa: PLC0415
-    from ...serving.http.server import address_of, listen, run, serve_in_processes  # noqa: PLC0415
+    from ...serving.http.server import address_of, follow_flags, listen, run, serve_in_processes  # noqa: PLC0415
 
     with listen(settings.host, settings.port) as listening:
         base = address_of(listening)
@@ -140,6 +140,7 @@ def _serve(
 
         if workers == 1:
             telemetry.start("serve", settings)
+            follow_flags(settings)
             run(lambda: open_parts(settings), listening, started)
             return
         asyncio.run(check_parts(settings))

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from ...io.errors import UsageError
-from ..settings import load_serving_settings
+from ..settings import ServingSettings, load_serving_settings
 from .app import Application, Open
 
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
@@ -56,14 +56,24 @@ def application_of_environment() -> Application:
     Raises:
         UsageError: a setting does not fit.
     """
-    from ...io.logs import configure_logging  # noqa: PLC0415
+    from ...io.logs import configure_logging, switch_debug_on_signal  # noqa: PLC0415
     from ...io.telemetry import start as telemetry  # noqa: PLC0415
     from .parts import open_parts  # noqa: PLC0415
 
     settings = load_serving_settings()
     configure_logging(settings.log_level, "serve", "")
+    switch_debug_on_signal()
+    follow_flags(settings)
     telemetry.start("serve", settings)
     return Application(lambda: open_parts(settings), freeze_heap)
+
+
+def follow_flags(settings: ServingSettings) -> None:
+    """Looks at the flag server from now on, where there is one, so that its debug toggle is felt here too."""
+    from ...io.backends import open_flags  # noqa: PLC0415 - with everything that streams need
+
+    if settings.flags is not None:
+        open_flags(settings.flags, settings.flags_default, settings.flags_folder).look()
 
 
 def freeze_heap() -> None:
