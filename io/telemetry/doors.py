@@ -28,6 +28,7 @@ class Place(Protocol):
 Owner = TypeVar("Owner", bound=Place)
 P = ParamSpec("P")
 R = TypeVar("R")
+# The second stays text where it is used, too: Python 3.11 cannot fill in what stands in its quotes.
 Method = Callable[Concatenate[Owner, P], R]
 AsyncMethod = Callable[Concatenate[Owner, P], "CoroutineType[Any, Any, R]"]
 
@@ -65,7 +66,7 @@ def queue_call(operation: str) -> Decorator:
 def async_database_call(operation: str) -> AsyncDecorator:
     """``database_call`` for code on an event loop."""
 
-    def decorate(method: AsyncMethod[Owner, P, R]) -> AsyncMethod[Owner, P, R]:
+    def decorate(method: "AsyncMethod[Owner, P, R]") -> "AsyncMethod[Owner, P, R]":
         async def traced(self: Owner, *args: P.args, **named: P.kwargs) -> R:
             with service_span(*_described(self.place, operation, _DATABASE, args)):
                 return await method(self, *args, **named)
