@@ -4,13 +4,8 @@ The reference's middleware, in its order, is the list ``MIDDLEWARE``. Nothing he
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any, Final
-
-from opentelemetry import trace
 
 from ..domain.activity import MalformedRecordError
 from ..domain.aws_events import EventKind, InputRecord, transform_input
@@ -28,45 +23,14 @@ from ..io.ports import ReceivedMessage
 from ..io.registry import Kind, Worker, worker_named
 from ..io.rescoring import Rescoring
 from ..io.settings import Settings, load_settings
-from ..io.telemetry.totals import totals_of
+from ..io.telemetry import start
+from ..io.telemetry.batch_traces import Phase
+from ..io.telemetry.tracing import NOTHING
+from .invocation import Invocation
 from .invocations import invocation_id
 from .resolver_handlers import handler_named
 
 _log = logging.getLogger("fan_identity.lambda")
-_tracer = trace.get_tracer("fan_identity")
-
-
-@dataclass
-class Invocation:
-    """One invocation on its way through the middleware.
-
-    Attributes:
-        event: as AWS sent it.
-        context: the Lambda's context, or None outside Lambda.
-        worker: who answers.
-        settings: of the worker.
-        exits: what is ended after the last step, such as the span.
-    """
-
-    event: Mapping[str, Any]
-    context: Any
-    worker: Worker
-    settings: Settings
-    exits: ExitStack = field(default_factory=ExitStack)
-    request_id: str = ""
-    kind: EventKind = EventKind.SQS
-    records: list[InputRecord] = field(default_factory=list[InputRecord])
-    batches: list[Batch[InputRecord]] = field(default_factory=list[Batch[InputRecord]])
-    backends: Backends | None = None
-    skipped: bool = False
-    counts: Counter[str] = field(default_factory=Counter[str])
-    failures: list[str] = field(default_factory=list[str])
-    answer: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def count(self, name: str, number: int) -> None:
-        """Adds to a counter."""
-        if number:
-            self.counts[name] += number
 
 
 def correlation(invocation: Invocation) -> None:
@@ -76,11 +40,8 @@ def correlation(invocation: Invocation) -> None:
 
 
 def tracing(invocation: Invocation) -> None:
-    """Starts the invocation's span; it costs nothing where no exporter is set up."""
-    span = _tracer.start_as_current_span(
-        invocation.worker.name, attributes={"faas.invocation_id": invocation.request_id}
-    )
-    invocation.exits.enter_context(span)
+    """Turns telemetry on, where the environment asks for it. Spans begin once the records tell whether they do."""
+    start.start(invocation.worker.name, invocation.settings)
 
 
 def transform(invocation: Invocation) -> None:
@@ -93,6 +54,7 @@ def transform(invocation: Invocation) -> None:
         invocation.kind, invocation.records = transform_input(invocation.event)
     except MalformedRecordError as error:
         raise UsageError(f"the event cannot be read: {error}") from None
+    invocation.open_trace()
 
 
 def set_record_correlations(invocation: Invocation) -> None:
@@ -106,6 +68,8 @@ def set_record_correlations(invocation: Invocation) -> None:
             source,
             records,
             receipts=tuple(record.message_id for record in records if record.message_id),
+            worker=invocation.worker.name,
+            began_ns=invocation.began_ns,
         )
         for source, records in by_source.items()
     ]
@@ -119,7 +83,6 @@ def services(invocation: Invocation) -> None:
     invocation.skipped = not flags.is_enabled(invocation.worker.name)
     if invocation.skipped:
         invocation.count("skipped", 1)
-        totals_of(invocation.worker.name).count("skipped", 1)
 
 
 def handle(invocation: Invocation) -> None:
@@ -146,8 +109,9 @@ def handle(invocation: Invocation) -> None:
     for batch in invocation.batches:
         done = run(invocation, backends, batch)
         steps.write_dead_letters(done, backends.open_dead_letters(), invocation.count)
-        invocation.failures += [returned.receipt for returned in done.returned]
-    invocation.count("returned", len(invocation.failures))
+        invocation.letters += done.dead_letters
+        invocation.returned += done.returned
+    invocation.count("returned", len(invocation.returned))
 
 
 _CHANGES: Final = (EventKind.DYNAMODB, EventKind.KINESIS)
@@ -158,7 +122,7 @@ def result(invocation: Invocation) -> None:
     if invocation.skipped:
         invocation.answer = {"skipped": True}
     elif invocation.kind is EventKind.SQS:
-        invocation.answer = {"batchItemFailures": [{"itemIdentifier": name} for name in invocation.failures]}
+        invocation.answer = {"batchItemFailures": [{"itemIdentifier": back.receipt} for back in invocation.returned]}
     else:
         invocation.answer = {
             "correlation": {"requestId": invocation.request_id},
@@ -176,6 +140,9 @@ MIDDLEWARE: Final[tuple[Callable[[Invocation], None], ...]] = (
     handle,
     result,
 )
+
+_PHASES: Final = {handle: Phase.LOGIC, result: Phase.RESULT}
+"""The parts of an invocation's trace; transforming the input is one before there is a trace."""
 
 
 def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
@@ -197,10 +164,11 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
 def answer(event: Mapping[str, Any], context: Any, worker: Worker, settings: Settings) -> dict[str, Any]:
     """Answers an event with a worker. Raises what ``handler`` raises."""
     invocation = Invocation(event, context, worker, settings)
-    with emf.invocation(worker.name, getattr(context, "aws_request_id", "")) as told, invocation.exits:
+    with emf.invocation(worker.name, getattr(context, "aws_request_id", "")) as told, invocation:
         try:
             for step in MIDDLEWARE:
-                step(invocation)
+                with invocation.part(_PHASES[step]) if step in _PHASES else NOTHING:
+                    step(invocation)
         finally:
             told.update(invocation.counts)
     return invocation.answer
@@ -262,7 +230,7 @@ def _raw(record: InputRecord) -> RawRecord:
     body = record.body
     if record.message_id and body is not None:
         body = opened(body).body
-    return RawRecord(record.payload, record.position, body, record.error)
+    return RawRecord(record.payload, record.position, body, record.error, record.trace)
 
 
 def _messages(invocation: Invocation, batch: Batch[InputRecord]) -> Batch[ReceivedMessage]:
@@ -277,6 +245,7 @@ def _messages(invocation: Invocation, batch: Batch[InputRecord]) -> Batch[Receiv
                 receive_count=record.receive_count,
                 message_id=record.message_id or record.position,
                 sent_at_ms=record.sent_at_ms,
+                trace=record.trace,
             )
             for record in batch.items
         ]

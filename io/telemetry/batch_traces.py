@@ -68,6 +68,10 @@ class BatchTrace:
         own, self._phase, self._phase_span = self._phase_span, None, NOTHING
         return own
 
+    def passed(self, phase: Phase, began_ns: int) -> None:
+        """The span of a phase that ends now, and began before it was known that the batch is recorded."""
+        self._batch.child(phase.value, began_ns=began_ns).end()
+
     def end(
         self,
         error: BaseException | None = None,

@@ -162,14 +162,24 @@ class Span:
             if len(failures) == calls:
                 self.fail(failures[0])
 
-    def child(self, name: str, kind: str = "internal", attributes: Attributes | None = None) -> "Span":
-        """A part of it."""
+    def child(
+        self,
+        name: str,
+        kind: str = "internal",
+        attributes: Attributes | None = None,
+        *,
+        began_ns: int | None = None,
+    ) -> "Span":
+        """A part of it; arguments as with ``new_span``."""
         if self._span is None:
             return NOTHING
         from opentelemetry import trace  # noqa: PLC0415
 
         context = trace.set_span_in_context(self._span)
-        return Span(switch.tracer.start_span(name, context, trace.SpanKind[kind.upper()], attributes))
+        opened = switch.tracer.start_span(
+            name, context, trace.SpanKind[kind.upper()], attributes, start_time=began_ns
+        )
+        return Span(opened)
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends it, as failed where there is an error."""
