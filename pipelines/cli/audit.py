@@ -128,5 +128,5 @@ def _opened(store: str | None, operations: str | None) -> AuditLog:
     """
     settings = load_settings(store=store, operations=operations)
     if settings.operations is None and settings.store is not None:
-        existing_store(store)
+        existing_store(store).connection  # noqa: B018 - opening it says that there is none
     return AuditLog.of(operations_address(settings))
