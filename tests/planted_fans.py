@@ -59,9 +59,9 @@ def plant_tables(fan, open_named):
         for kind, value, size in ((ImportKind.BOT_OR_NOT, 0.25, None), (ImportKind.CLUSTER, "c-1", 3))
     ]
     open_named("table").batch_put(items)
-    open_named("verification_table").batch_put(
-        [{"PK": pk, "SK": sk, "mark": mark} for sk in ("VERIFICATION#2024#a", "VERIFICATION", "LIVENESS#s")]
-    )
+    kinds = ("VERIFICATION#2024#a", "VERIFICATION", "VERIFICATION-CONSUMED", "LIVENESS#s")
+    open_named("verification_table").batch_put([{"PK": pk, "SK": sk, "mark": mark} for sk in kinds])
+    open_named("table").put_if_newer([("1", {"PK": pk, "SK": "PROFILE", "type": "profile", "email": mark})])
     open_named("account_fanscore_table").put({"PK": member_pk(fan.member), "SK": "SCORE", "score": 5, "mark": mark})
     open_named("demand_table").put({"PK": fan_pk(fan.user), "SK": demand_sk("e", "s"), "email": mark})
     outbox = open_named("outbox")

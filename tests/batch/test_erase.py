@@ -53,9 +53,9 @@ PLACES = {
     "botOrNot imports": 4,
     "examples of cluster imports": 2,
     "cluster imports": 4,
-    "table": 8,
+    "table": 9,
     "staging table": 4,
-    "verification table": 3,
+    "verification table": 4,
     "account fanscore table": 1,
     "demand table": 1,
     "ARM cache": 1,
@@ -376,7 +376,7 @@ def test_mistakes_and_a_running_import_are_said(run, store):
     assert sum(map(len, find(places(Planted("fan-7"), store)).values())) == sum(PLACES.values()), "said before it began"
     with Lease(SqliteTable(store, _TABLES["table"]), IMPORTS_LEASE, "the import"):
         assert "is being run by the import" in run("erase", "fan-7", code=3).stderr
-    assert json.loads(run("erase", "fan-7", "--dry-run", "--json").stdout)["found"]["table"] == 8
+    assert json.loads(run("erase", "fan-7", "--dry-run", "--json").stdout)["found"]["table"] == 9
 
 
 def test_beam_is_not_imported(store):
