@@ -52,13 +52,13 @@ def test_a_broken_log_is_told_with_its_line_and_ends_with_1(cli, address):
     assert cli("audit", "verify", "--store", address, "--count", "5").code == 1
 
 
-def test_usage(cli, address, monkeypatch):
+def test_usage(cli, address):
     assert "does not exist" in cli("audit", "verify", "--store", address).err
     filled(address)
     assert cli("audit", "verify", "--store", address, "--head", "5d41").code == 2
     assert cli("audit", "verify").code == 2
     assert cli("audit", "list", "--operations", "kafka://x/y").code == 2
-    monkeypatch.setenv(KEY_ENV, "k" * 40)
-    answer = cli("audit", "verify", "--store", address)
+    keyed = {KEY_ENV: "k" * 40}
+    answer = cli("audit", "verify", "--store", address, env=keyed)
     assert (answer.code, "not keyed" in answer.err) == (1, True)
-    assert cli("audit", "verify", "--store", address, "--keyed-from", "6").code == 0
+    assert cli("audit", "verify", "--store", address, "--keyed-from", "6", env=keyed).code == 0
