@@ -1,0 +1,1 @@
+"""What telemetry costs: beside the same program with telemetry off, and with its hooks taken out."""
