@@ -51,6 +51,9 @@ bench-serving: $(BIN)/.dev vegeta ## the API beside peers; what its Lambda handl
 bench-batch: $(BIN)/.dev ## imports and clusters beside loops by hand and label propagation (make services first)
 	$(BIN)/python -m fan_identity.benchmarks.batch.run
 
+bench-console: $(BIN)/.dev ## the console's pages with 1 million dead letters and 10 million scores (6 GB in a temporary folder)
+	$(BIN)/python -m fan_identity.benchmarks.console.run
+
 flink: $(BIN)/.dev ## get and start a Flink cluster with Beam's job server, for the slow tests and for trying out
 	@$(BIN)/python deploy/flink/run.py start
 

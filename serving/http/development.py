@@ -57,10 +57,10 @@ class DevelopmentIssuer:
         """A token that may read any fan."""
         return self._signed({"sub": SERVICE, "client_id": SERVICE, "scope": READ_ANY_SCOPE})
 
-    def token_of_operator(self) -> str:
+    def token_of_operator(self, name: str = OPERATOR) -> str:
         """A token that may look at the console, act in it, and read any fan."""
         scope = " ".join((READ_ANY_SCOPE, CONSOLE_READ_SCOPE, CONSOLE_ACT_SCOPE))
-        return self._signed({"sub": OPERATOR, "client_id": OPERATOR, "scope": scope})
+        return self._signed({"sub": name, "client_id": name, "scope": scope})
 
     def token_of_fan(self, global_user_id: str, user_claim: str) -> str:
         """A token of a fan's."""

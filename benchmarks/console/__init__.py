@@ -1,0 +1,1 @@
+"""The console with a million dead letters and ten million scores in its store."""
