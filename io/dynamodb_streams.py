@@ -88,6 +88,19 @@ class DynamoDbStream:
         """
         _TableShards(self).list_shards()
 
+    def list_shards(self) -> Listing:
+        """All shards; raises as ``check``."""
+        return _TableShards(self).list_shards()
+
+    def peek(self, shard_id: str, start: Start) -> Page:
+        """The first two records from a place on: what a lag is told by.
+
+        Raises:
+            ShardError, UsageError, BackendUnavailableError: as ``ShardSource.read``.
+        """
+        shards = _TableShards(self)
+        return shards.read(shard_id, shards.iterator(shard_id, start), limit=2)
+
     def open(
         self, share: Share, positions: Mapping[str, str], committed: Callable[[str], str], *, bounded: bool
     ) -> ShardReader:
@@ -169,10 +182,10 @@ class _TableShards:
             )
         return answer["ShardIterator"]
 
-    def read(self, shard_id: str, iterator: str) -> Page:
+    def read(self, shard_id: str, iterator: str, limit: int = _PAGE_RECORDS) -> Page:
         """Reads a page."""
         with shard_errors(self._setting, self._address):
-            answer = self._client.get_records(ShardIterator=iterator, Limit=_PAGE_RECORDS)
+            answer = self._client.get_records(ShardIterator=iterator, Limit=limit)
         return Page([_entry(shard_id, record) for record in answer["Records"]], answer.get("NextShardIterator"))
 
 

@@ -86,6 +86,19 @@ class KinesisStream:
         """
         _KinesisShards(self).list_shards()
 
+    def list_shards(self) -> Listing:
+        """All shards; raises as ``check``."""
+        return _KinesisShards(self).list_shards()
+
+    def peek(self, shard_id: str, start: Start) -> Page:
+        """The first two records from a place on: what a lag is told by. Takes one of the shard's five reads a second.
+
+        Raises:
+            ShardError, UsageError, BackendUnavailableError: as ``ShardSource.read``.
+        """
+        shards = _KinesisShards(self)
+        return shards.read(shard_id, shards.iterator(shard_id, start), limit=2)
+
     def open(
         self, share: Share, positions: Mapping[str, str], committed: Callable[[str], str], *, bounded: bool
     ) -> ShardReader:
@@ -157,16 +170,17 @@ class _KinesisShards:
             )
         return answer["ShardIterator"]
 
-    def read(self, shard_id: str, iterator: str) -> Page:
+    def read(self, shard_id: str, iterator: str, limit: int = _PAGE_RECORDS) -> Page:
         """Reads a page."""
         with shard_errors(self._setting, self._address):
-            answer = self._client.get_records(ShardIterator=iterator, Limit=_PAGE_RECORDS, **self._arn)
+            answer = self._client.get_records(ShardIterator=iterator, Limit=limit, **self._arn)
         records = answer["Records"]
         return Page(
             [_entry(shard_id, record) for record in records],
             answer.get("NextShardIterator"),
             # A full page may have more behind it: kinesalite, for one, always says that it is not behind.
-            caught_up=answer.get("MillisBehindLatest") == 0 and len(records) < _PAGE_RECORDS,
+            caught_up=answer.get("MillisBehindLatest") == 0 and len(records) < limit,
+            behind_ms=answer.get("MillisBehindLatest"),
         )
 
 

@@ -1,7 +1,8 @@
-"""How a part is asked whether it is there: one harmless call each, that takes no message and scores nobody.
+"""How stores, queues and streams are asked whether they are there: one harmless call each, that takes no message.
 
-Every function makes a ``Question`` of an address, checking the address; clients are imported with the address that
-needs them. What an address names may be gone, refuse the credentials or be out of reach: all of it is an outage.
+Every function makes a ``Question`` of an address, checking the address, and makes the client that asks, which takes its
+time: not of the probe's. Clients are imported with the address that needs them. What an address names may be gone,
+refuse the credentials or be out of reach: all of it is an outage.
 """
 
 import os
@@ -10,23 +11,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from .addresses import Address, check_options, parse_address
 from .errors import BackendUnavailableError, UsageError
-from .one_request import answered_status
 
 Question = Callable[[float], None]
 """Asks a part, given seconds for an answer; raises UsageError or BackendUnavailableError where there is no good one."""
 
 _FULL_BYTES: Final = 1_000_000
-_REFUSED: Final = (401, 403)
-_SERVER_ERROR: Final = 500
-_THROTTLED: Final = 429
-_OK: Final = range(200, 300)
 
 
-def ask_dynamodb(address: Address, setting: str) -> Question:
+def ask_dynamodb(address: Address, setting: str, seconds: float) -> Question:
     """Reads one key that is not there: half a read unit."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
@@ -34,9 +29,9 @@ def ask_dynamodb(address: Address, setting: str) -> Question:
     from .dynamodb.calls import TableCalls  # noqa: PLC0415
 
     TableCalls(address, setting)  # reads the address
+    service = client("dynamodb", address, setting, once=seconds)
 
-    def ask(seconds: float) -> None:
-        service = client("dynamodb", address, setting, once=seconds)
+    def ask(_: float) -> None:
         with translated_errors(setting, address):
             try:
                 service.get_item(
@@ -55,13 +50,15 @@ def ask_dynamodb(address: Address, setting: str) -> Question:
     return ask
 
 
-def ask_sqs(address: Address, setting: str) -> Question:
+def ask_sqs(address: Address, setting: str, seconds: float) -> Question:
     """Asks for the queue's URL and how many messages it holds."""
+    from .aws import client  # noqa: PLC0415
     from .sqs.queue import OPTIONS  # noqa: PLC0415
 
     check_options(address, setting, OPTIONS)
+    client("sqs", address, setting, once=seconds)  # made before the clock runs
 
-    def ask(seconds: float) -> None:
+    def ask(_: float) -> None:
         sqs_counts(address, setting, seconds)
 
     return ask
@@ -86,18 +83,20 @@ def sqs_counts(address: Address, setting: str, seconds: float) -> dict[str, int]
     return {name: int(found.get(name, 0)) for name in names}
 
 
-def ask_pubsub(address: Address, setting: str) -> Question:
+def ask_pubsub(address: Address, setting: str, seconds: float) -> Question:
     """Asks for the topic, or the subscription."""
     from .pubsub.endpoint import Endpoint  # noqa: PLC0415
 
+    del seconds
     return Endpoint(address, setting).check_once
 
 
-def ask_kafka(address: Address, setting: str) -> Question:
+def ask_kafka(address: Address, setting: str, seconds: float) -> Question:
     """Asks for the topic's partitions."""
     from .kafka_address import kafka_settings  # noqa: PLC0415
     from .kafka_admin import admin_of  # noqa: PLC0415
 
+    del seconds
     settings = kafka_settings(address, setting, "checkLiveness")
 
     def ask(seconds: float) -> None:
@@ -106,7 +105,7 @@ def ask_kafka(address: Address, setting: str) -> Question:
     return ask
 
 
-def ask_kinesis(address: Address, setting: str) -> Question:
+def ask_kinesis(address: Address, setting: str, seconds: float) -> Question:
     """Lists one shard."""
     from .aws import client  # noqa: PLC0415
     from .kinesis import KinesisStream  # noqa: PLC0415
@@ -115,9 +114,9 @@ def ask_kinesis(address: Address, setting: str) -> Question:
 
     stream = KinesisStream.of(address, setting, "checkLiveness").address
     named = {"StreamARN" if stream.target.startswith("arn:") else "StreamName": stream.target}
+    service = client("kinesis", stream, setting, once=seconds)
 
-    def ask(seconds: float) -> None:
-        service = client("kinesis", stream, setting, once=seconds)
+    def ask(_: float) -> None:
         try:
             with shard_errors(setting, stream):
                 service.list_shards(**named, MaxResults=1)
@@ -129,7 +128,7 @@ def ask_kinesis(address: Address, setting: str) -> Question:
     return ask
 
 
-def ask_dynamodb_stream(address: Address, setting: str) -> Question:
+def ask_dynamodb_stream(address: Address, setting: str, seconds: float) -> Question:
     """Asks for the table's stream, and one shard of it."""
     from .aws import client  # noqa: PLC0415
     from .dynamodb_streams import DynamoDbStream  # noqa: PLC0415
@@ -138,9 +137,10 @@ def ask_dynamodb_stream(address: Address, setting: str) -> Question:
 
     DynamoDbStream.of(address, setting, "checkLiveness")  # reads the address
 
-    def ask(seconds: float) -> None:
-        tables = client("dynamodb", address, setting, once=seconds)
-        streams = client("dynamodbstreams", address, setting, once=seconds)
+    tables = client("dynamodb", address, setting, once=seconds)
+    streams = client("dynamodbstreams", address, setting, once=seconds)
+
+    def ask(_: float) -> None:
         try:
             with shard_errors(setting, address):
                 arn = tables.describe_table(TableName=address.target)["Table"].get("LatestStreamArn")
@@ -156,38 +156,40 @@ def ask_dynamodb_stream(address: Address, setting: str) -> Question:
     return ask
 
 
-def ask_eventbridge(address: Address, setting: str) -> Question:
+def ask_eventbridge(address: Address, setting: str, seconds: float) -> Question:
     """Asks for the bus."""
     from .aws import client, translated_errors  # noqa: PLC0415
     from .eventbridge import EventBridgeBus  # noqa: PLC0415
 
     EventBridgeBus.of(address, setting)  # reads the address
 
-    def ask(seconds: float) -> None:
-        events = client("events", address, setting, once=seconds)
+    events = client("events", address, setting, once=seconds)
+
+    def ask(_: float) -> None:
         with translated_errors(setting, address):
             events.describe_event_bus(Name=address.target)
 
     return ask
 
 
-def ask_redis(address: Address, setting: str) -> Question:
+def ask_redis(address: Address, setting: str, seconds: float) -> Question:
     """PING; in a cluster, every node."""
     from .redis_cache import RedisArmCache  # noqa: PLC0415
 
+    del seconds
     return RedisArmCache.of(address, setting).check
 
 
-def ask_sqlite(address: Address, setting: str) -> Question:
+def ask_sqlite(address: Address, setting: str, seconds: float) -> Question:
     """Opens the store and reads; it must be writable, with room on its disk. Never makes one."""
     from .sqlite.store import SqliteStore  # noqa: PLC0415
 
+    del seconds
     path = Path(address.target[1:])
     if address.scheme != "sqlite" or not address.target.startswith("/") or not path.name:
         raise UsageError(f"--{setting}: write sqlite:///file.db")
 
-    def ask(seconds: float) -> None:
-        del seconds  # a reader waits for nobody
+    def ask(_: float) -> None:
         store = SqliteStore(path, create=False)
         try:
             with store.translated_errors():
@@ -205,101 +207,7 @@ def ask_sqlite(address: Address, setting: str) -> Question:
     return ask
 
 
-def ask_model_file(text: str, setting: str) -> Question:
-    """Reads the scorecard."""
-    from .backends import open_model  # noqa: PLC0415
-
-    del setting
-
-    def ask(seconds: float) -> None:
-        del seconds
-        open_model(text)
-
-    return ask
-
-
-def ask_http(text: str, setting: str, service: str, *, options: frozenset[str] = frozenset()) -> Question:
-    """GETs the address, or the path of its option ``health`` on that host.
-
-    With ``health`` the answer has to be 2xx. Without, any answer counts but 429 and 5xx: a service that says 404 to its
-    bare address is there, and whether a token is good, only a real call shows.
-
-    Args:
-        text: the address.
-        setting: where it came from.
-        service: its name; names the token's environment variable, as ``JsonApi`` has it.
-        options: known besides ``HTTP_OPTIONS``.
-
-    Raises:
-        UsageError: as ``JsonApi.of``; or ``health`` is no path.
-    """
-    from .http_json import JsonApi  # noqa: PLC0415
-
-    api = JsonApi.of(text, setting, service, options=options)
-    health = parse_address(text, setting).options.get("health")
-    if health is not None and not health.startswith("/"):
-        raise UsageError(f"--{setting}: option health is a path on that host, such as health=/health")
-    parts = urlsplit(api.url)
-    url = api.url if health is None else f"{parts.scheme}://{parts.netloc}{health}"
-    shown = f"--{setting}: {parts.scheme}://{parts.netloc}{parts.path}"
-
-    def ask(seconds: float) -> None:
-        token = api.token()
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        status = _asked(url, seconds, headers, shown)
-        bad = status not in _OK if health is not None else status >= _SERVER_ERROR or status == _THROTTLED
-        if bad:
-            raise BackendUnavailableError(f"{shown} answers {status}")
-
-    return ask
-
-
-def ask_unleash(text: str, setting: str) -> Question:
-    """Asks for the flags as workers do, with their token; the answer's body is not read."""
-    from .flags import TOKEN_ENV, UnleashFlags  # noqa: PLC0415
-
-    url = UnleashFlags.of(text, setting).url
-
-    def ask(seconds: float) -> None:
-        headers = {"Authorization": os.environ.get(TOKEN_ENV, "").strip()}
-        status = _asked(f"{url}/client/features", seconds, headers, f"--{setting}: {url}")
-        if status in _REFUSED:
-            raise UsageError(f"--{setting}: {url} refuses the token of {TOKEN_ENV} ({status})")
-        if status not in _OK:
-            raise BackendUnavailableError(f"--{setting}: {url} answers {status}")
-
-    return ask
-
-
-def ask_key_set(text: str, setting: str) -> Question:
-    """Asks for the keys that tokens are verified with."""
-    shown = f"--{setting}: {text}"
-    if urlsplit(text).scheme not in ("http", "https"):
-        return lambda seconds: _need_file(Path(text.removeprefix("file://")), shown)
-
-    def ask(seconds: float) -> None:
-        status = _asked(text, seconds, {}, shown)
-        if status not in _OK:
-            raise BackendUnavailableError(f"{shown} answers {status}")
-
-    return ask
-
-
-def _need_file(path: Path, shown: str) -> None:
-    if not path.is_file():
-        raise BackendUnavailableError(f"{shown} is no file")
-
-
-def _asked(url: str, seconds: float, headers: dict[str, str], shown: str) -> int:
-    try:
-        return answered_status(url, seconds, headers={"User-Agent": "fan-identity checkLiveness", **headers})
-    except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"{shown} {error}") from None
-    except UsageError as error:
-        raise UsageError(f"{shown} {error}") from None
-
-
-QUESTIONS: Final[dict[str, Callable[[Address, str], Question]]] = {
+QUESTIONS: Final[dict[str, Callable[[Address, str, float], Question]]] = {
     "dynamodb": ask_dynamodb,
     "sqs": ask_sqs,
     "pubsub": ask_pubsub,
@@ -313,8 +221,13 @@ QUESTIONS: Final[dict[str, Callable[[Address, str], Question]]] = {
 """By an address's scheme."""
 
 
-def question_of(text: str, setting: str) -> Question:
+def question_of(text: str, setting: str, seconds: float) -> Question:
     """How the part of an address is asked, by its scheme.
+
+    Args:
+        text: the address.
+        setting: where it came from.
+        seconds: what one call waits at most, where its client is told once and for all.
 
     Raises:
         UsageError: nothing of that scheme can be asked, or the address is wrong.
@@ -323,4 +236,4 @@ def question_of(text: str, setting: str) -> Question:
     ask = QUESTIONS.get(address.scheme)
     if ask is None:
         raise UsageError(f"--{setting}: {address.scheme}:// is not supported here")
-    return ask(address, setting)
+    return ask(address, setting, seconds)

@@ -15,7 +15,8 @@ from ..domain.liveness import Probed
 from .addresses import parse_address
 from .backends import CACHES, QUEUES, STREAMS, TABLES, scheme_of
 from .errors import FanIdentityError, UsageError
-from .probe_calls import Question, ask_http, ask_model_file, ask_unleash, question_of
+from .probe_calls import Question, question_of
+from .probe_http import ask_http, ask_model_file, ask_unleash
 from .settings import Settings
 from .telemetry import metrics
 
@@ -62,9 +63,14 @@ class Part:
 
 
 class PartList:
-    """Parts as they are named, each once."""
+    """Parts as they are named, each once.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: what a part has to answer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._parts: dict[str, Part] = {}
 
     def add(self, setting: str, text: str | None, ask: Question | None = None) -> None:
@@ -86,7 +92,8 @@ class PartList:
             self._parts[key] = replace(known, settings=(*known.settings, setting))
             return
         flag = setting.replace("_", "-")
-        self._parts[key] = Part(setting, shown_address(text), ask or question_of(text, flag), (setting,), text)
+        question = ask or question_of(text, flag, self._seconds)
+        self._parts[key] = Part(setting, shown_address(text), question, (setting,), text)
 
     @property
     def parts(self) -> list[Part]:
@@ -100,7 +107,7 @@ def named_parts(settings: Settings) -> PartList:
     Raises:
         UsageError: an address is wrong; names the setting.
     """
-    found = PartList()
+    found = PartList(settings.probe_deadline.total_seconds())
     for setting, schemes in STORES.items():
         text: str | None = getattr(settings, setting)
         if text is None or (setting == "source" and scheme_of(text) in ("", "file")):

@@ -183,6 +183,16 @@ class RedisArmCache:
 
         self._retried(ping, seconds)
 
+    def server_version(self) -> str:
+        """The server's version; of a cluster one of its nodes'."""
+
+        def ask(client: Any) -> str:
+            found: Mapping[str, Any] = client.info("server")
+            node = found if "redis_version" in found else next(iter(found.values()))  # a cluster answers by node
+            return str(node["redis_version"])
+
+        return self._retried(ask, _CHECK_SECONDS)
+
     def _retried(self, do: Callable[[Any], Result], seconds: float) -> Result:
         for attempt in stamina.retry_context(
             on=_PassingError, attempts=None, timeout=seconds, wait_initial=0.05, wait_max=2.0, wait_jitter=0.2

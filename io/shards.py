@@ -110,11 +110,13 @@ class Page(msgspec.Struct, frozen=True):
         entries: in the shard's order; may be empty where there are more.
         next_iterator: reads on; None at a closed shard's end.
         caught_up: whether nothing was behind these entries when they were read; None where the service does not say.
+        behind_ms: how far these entries are behind the shard's end, milliseconds; None where the service does not say.
     """
 
     entries: Sequence[Entry]
     next_iterator: str | None
     caught_up: bool | None = None
+    behind_ms: int | None = None
 
 
 class ShardError(Exception):

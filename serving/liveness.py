@@ -2,7 +2,8 @@
 
 from ..io.addresses import parse_address
 from ..io.errors import UsageError
-from ..io.probe_calls import Question, ask_http, ask_key_set
+from ..io.probe_calls import Question
+from ..io.probe_http import ask_http, ask_key_set
 from ..io.probes import Part, named_parts
 from .settings import ServingSettings
 from .tokens.rules import TokenRules
@@ -17,6 +18,17 @@ def all_parts(settings: ServingSettings) -> list[Part]:
     Raises:
         UsageError: an address is wrong, or there is none at all; names the setting.
     """
+    found = named_parts_of(settings)
+    if not found:
+        raise UsageError(
+            "no part has an address: give --store sqlite:///file.db, or the settings the workers run with "
+            "(FAN_IDENTITY_TABLE, FAN_IDENTITY_QUEUE and so on)"
+        )
+    return found
+
+
+def named_parts_of(settings: ServingSettings) -> list[Part]:
+    """``all_parts``, where there may be none."""
     found = named_parts(settings)
     for setting in (*TABLES, "events"):
         found.add(setting, getattr(settings, setting))
@@ -27,11 +39,6 @@ def all_parts(settings: ServingSettings) -> list[Part]:
     if settings.token_issuer is not None:
         keys = TokenRules.of(settings).jwks
         found.add("token_jwks", keys, ask_key_set(keys, "token-jwks"))
-    if not found.parts:
-        raise UsageError(
-            "no part has an address: give --store sqlite:///file.db, or the settings the workers run with "
-            "(FAN_IDENTITY_TABLE, FAN_IDENTITY_QUEUE and so on)"
-        )
     return found.parts
 
 

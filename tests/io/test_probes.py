@@ -19,6 +19,11 @@ from ..webhook import Receiver
 QUICK = 2.0
 
 
+@pytest.fixture(autouse=True)
+def _region(made_up_aws_credentials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+
+
 def part(name: str, ask) -> Part:
     return Part(name, f"test://{name}", ask, (name,))
 
@@ -27,8 +32,7 @@ def round_of(settings, seconds: float = QUICK):
     return {one.part: one for one in Prober(parts_of(settings), seconds).round()}
 
 
-def test_a_part_is_a_thing_that_can_be_down_whatever_names_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+def test_a_part_is_a_thing_that_can_be_down_whatever_names_it(tmp_path):
     store = f"sqlite:///{tmp_path}/fans.db"
     found = parts_of(
         load_settings(
@@ -47,7 +51,7 @@ def test_a_part_is_a_thing_that_can_be_down_whatever_names_it(tmp_path, monkeypa
     ]
 
 
-def test_addresses_are_shown_without_options_and_credentials(monkeypatch):
+def test_addresses_are_shown_without_options_and_credentials():
     assert shown_address("redis://fan:secret@cache:6379/0?ca=/x") == "redis://cache:6379/0"
     assert shown_address("dynamodb://fans?region=eu-west-1") == "dynamodb://fans"
     (cache,) = parts_of(load_settings(cache="redis://fan:secret@cache:6379/0"))
