@@ -11,7 +11,7 @@ import { lettersSection } from "./console/letters.js";
 import { nowSection } from "./console/now.js";
 import { clock, said, whole } from "./console/words.js";
 
-const FLOW_MS = 5_000;
+const LEAST_REST_MS = 400;
 const REST_MS = 15_000; // summaries and flags, which change seldom
 const SECTIONS = ["now", "dead-letters", "flags", "imports", "fans", "audit"];
 const byId = (id) => document.getElementById(id);
@@ -109,12 +109,12 @@ function route() {
   if (name === "dead-letters" || name === "flags") askRest(run, true);
 }
 
-/** Asks for the flow again and again while this login lasts; at once where the tab comes to the front again. */
+/** Asks for the flow as often as the server samples it while this login lasts; at once where the tab comes to the front again. */
 async function keepAsking(mine) {
   while (mine === run) {
     const began = performance.now();
     if (!document.hidden) await askAll(mine);
-    await rest(Math.max(500, FLOW_MS - (performance.now() - began)));
+    await rest(Math.max(LEAST_REST_MS, history.stepMs - (performance.now() - began)));
   }
 }
 

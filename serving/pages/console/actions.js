@@ -9,12 +9,23 @@ const LOOK_AGAIN_MS = 700;
 
 /** Where a section tells what came of an action: heard by screen readers, and there until it is closed. */
 export function outcomePlace() {
-  const node = element("div", { class: "outcome-place", role: "status" });
+  const node = element("div", { class: "outcome-place", role: "status", tabindex: "-1" });
+  const hold = () => {
+    const { activeElement: has } = document;
+    // A browser takes the focus from what was switched off or hidden a little later: that is looked at here, too.
+    if (has === null || has === document.body || has.disabled || !has.checkVisibility()) node.focus();
+  };
   return {
     node,
+    /** Takes the focus where what had it is gone or switched off, so that a keyboard does not begin anew at the top. */
+    hold,
     tell(level, ...children) {
-      const close = button("Close", () => node.replaceChildren(), { quiet: true, small: true });
+      const close = button("Close", () => {
+        node.replaceChildren();
+        hold();
+      }, { quiet: true, small: true });
       node.replaceChildren(element("div", { class: `told ${level}` }, element("div", {}, ...children), close));
+      hold();
     },
     clear() {
       node.replaceChildren();

@@ -23,7 +23,7 @@ const MARKS = ["circle", "square", "triangle", "diamond", "cross", "circle"];
  *   `[{title, unit, format, lines: [{name, values}]}]`, values as long as times, null for a gap.
  */
 export function charts(named) {
-  const slider = element("div", { role: "slider", tabindex: "0", class: "moment", "aria-label": `Moment of ${named}`, "aria-valuemin": "0" });
+  const slider = element("div", { role: "slider", tabindex: "0", class: "moment", "aria-label": `Moment of ${named}`, "aria-valuemin": "0", "aria-valuenow": "0" }, "No moment is known yet.");
   const place = element("div", { class: "panels" });
   const node = element("div", { class: "charts" }, slider, place);
   let times = [];

@@ -95,6 +95,7 @@ export function importsSection(section, { mayAct, report }) {
     });
     compared.replaceChildren();
     await load();
+    outcome.hold();
   }
 
   return { open: load };

@@ -167,6 +167,7 @@ export function lettersSection(section, { mayAct, report, changed }) {
     await follow(outcome, "dead-letters/redrive", body, `Sending ${many} again …`, ended);
     changed();
     await search();
+    outcome.hold();
   }
 
   form.addEventListener("submit", (event) => {
