@@ -157,6 +157,11 @@ class Running:
         return self._base.with_suffix(".err").read_text(errors="backslashreplace")
 
     @property
+    def out(self) -> str:
+        """What it wrote to standard output so far, in whole lines."""
+        return self._base.with_suffix(".out").read_text(errors="backslashreplace").rpartition("\n")[0]
+
+    @property
     def code(self) -> int | None:
         """Its exit code (minus the signal that killed it), or None while it runs."""
         try:
