@@ -7,6 +7,7 @@ Source: AppSync developer guide, "Direct Lambda resolver reference" and "Batchin
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -16,6 +17,7 @@ import msgspec
 from ..io import emf
 from ..io.errors import UsageError
 from ..io.logs import configure_logging
+from ..io.telemetry.tracing import child_span
 from .appsync_identity import identity_of_event
 from .context import FunctionError, Request
 from .data_sources import DataSources
@@ -26,6 +28,7 @@ from .settings import ServingSettings, load_serving_settings
 from .shared import require_reader_of
 from .sources import open_sources
 from .tokens.rules import split_list
+from .traces import resolver_trace
 
 WORKER: Final = "resolveField"
 """The name that ``APP_NAME`` selects."""
@@ -151,7 +154,8 @@ class Api:
             resolver = RESOLVERS.get(f"{parent}.{field}")
             if resolver is None:
                 raise FunctionError("no such field is resolved here", "400", "UNKNOWN_FIELD")
-            return await resolver.answer(args, request), request.degraded
+            with child_span(f"{parent}.{field}"):
+                return await resolver.answer(args, request), request.degraded
         except Exception as error:
             raise seen_error(error, request.correlation_id) from None
 
@@ -179,12 +183,16 @@ def handler(event: Mapping[str, Any] | list[Mapping[str, Any]], context: Any = N
     name = invocation_id(context)
     runner, api = _opened()
     configure_logging(api.settings.log_level, WORKER, name)
-    with emf.invocation(WORKER, name) as counts:
+    with (
+        emf.invocation(WORKER, name) as counts,
+        resolver_trace(WORKER, name, event, trusts=api.settings.trust_traceparent),
+    ):
         counts["fields"] = len(event) if isinstance(event, list) else 1
         if isinstance(event, list):
-            answers = runner.run(api.answer_batch([resolver_event(one) for one in event], name))
+            events = [resolver_event(one) for one in event]
+            answers = runner.run(api.answer_batch(events, name), context=copy_context())
             counts["failed_fields"] = sum("errorType" in answer for answer in answers)
             return answers
         asked = resolver_event(event)
         answer = api.answer_template if asked.template == TEMPLATE else api.answer
-        return runner.run(answer(asked, name))
+        return runner.run(answer(asked, name), context=copy_context())

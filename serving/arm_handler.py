@@ -9,6 +9,8 @@ Source: AppSync developer guide, "Direct Lambda resolver reference" and "Batchin
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from contextvars import copy_context
 from datetime import timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -25,6 +27,7 @@ from .data_sources import ArmScore, AsyncTable
 from .invocations import invocation_id
 from .shared import require_reader_of
 from .tokens.rules import DEFAULT_USER_CLAIM, split_list
+from .traces import resolver_trace
 
 WORKER: Final = "getArmScore"
 """The worker's name in the reference, which ``APP_NAME`` selects."""
@@ -53,6 +56,7 @@ class ArmRules(NamedTuple):
         arm_deadline: what a lookup waits for the cache at most.
         user_claim: the claim that holds a fan's globalUserId.
         audiences: whose scopes count in a service's token.
+        trust_traceparent: whether callers' traces are continued.
     """
 
     store: str | None
@@ -62,6 +66,7 @@ class ArmRules(NamedTuple):
     arm_deadline: timedelta
     user_claim: str
     audiences: tuple[str, ...]
+    trust_traceparent: bool
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ArmRules":
@@ -71,9 +76,7 @@ class ArmRules(NamedTuple):
             UsageError: a setting does not fit.
         """
         found = {name.upper(): text for name, text in environment.items()}
-        fallback = found.get(_PREFIX + "ARM_FALLBACK", "true").lower()
-        if fallback not in (*_TRUE, *_FALSE):
-            raise UsageError(f"setting arm_fallback: true or false ({_PREFIX}ARM_FALLBACK)")
+        fallback = _is_true(found, "ARM_FALLBACK", "true")
         text = found.get(_PREFIX + "ARM_DEADLINE")
         try:
             deadline = _DEADLINE if text is None else duration(text)
@@ -85,11 +88,19 @@ class ArmRules(NamedTuple):
             found.get(_PREFIX + "STORE"),
             found.get(_PREFIX + "CACHE"),
             found.get(_PREFIX + "TABLE"),
-            fallback in _TRUE,
+            fallback,
             deadline,
             found.get(_PREFIX + "TOKEN_USER_CLAIM", DEFAULT_USER_CLAIM),
             split_list(found.get(_PREFIX + "TOKEN_AUDIENCE", "")),
+            _is_true(found, "TRUST_TRACEPARENT", "false"),
         )
+
+
+def _is_true(found: Mapping[str, str], name: str, default: str) -> bool:
+    text = found.get(_PREFIX + name, default).lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise UsageError(f"setting {name.lower()}: true or false ({_PREFIX}{name})")
+    return text in _TRUE
 
 
 class _Asked(NamedTuple):
@@ -201,19 +212,20 @@ def handler(event: Event | list[Event], context: Any = None) -> Any:
     """
     request_id = invocation_id(context)
     configure_logging(os.environ.get(_PREFIX + "LOG_LEVEL", "WARNING"), WORKER, request_id)
-    with emf.invocation(WORKER, request_id) as counts:
-        runner, resolver = _opened()
+    with emf.invocation(WORKER, request_id) as counts, ExitStack() as exits:
+        runner, resolver, trusts = _opened()
+        exits.enter_context(resolver_trace(WORKER, request_id, event, trusts=trusts))
         counts["fields"] = len(event) if isinstance(event, list) else 1
         if not isinstance(event, list):
-            return runner.run(resolver.answer(event))
-        answers = runner.run(resolver.answer_batch(event))
+            return runner.run(resolver.answer(event), context=copy_context())
+        answers = runner.run(resolver.answer_batch(event), context=copy_context())
         counts["failed_fields"] = sum("errorType" in answer for answer in answers)
         return answers
 
 
 @cache
-def _opened() -> tuple[asyncio.Runner, Resolver]:
-    """One event loop and one connection for as long as Lambda keeps the process."""
+def _opened() -> tuple[asyncio.Runner, Resolver, bool]:
+    """One event loop and one connection for as long as Lambda keeps the process, and whether traces are trusted."""
     rules = ArmRules.from_environment(os.environ)
     arm = ArmLookup.of(
         rules.cache,
@@ -221,7 +233,7 @@ def _opened() -> tuple[asyncio.Runner, Resolver]:
         deadline_seconds=rules.arm_deadline.total_seconds(),
         table=_table(rules) if rules.arm_fallback else None,
     )
-    return asyncio.Runner(), Resolver(arm, rules.user_claim, rules.audiences)
+    return asyncio.Runner(), Resolver(arm, rules.user_claim, rules.audiences), rules.trust_traceparent
 
 
 def _table(rules: ArmRules) -> Callable[[], AsyncTable] | None:

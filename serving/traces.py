@@ -5,10 +5,16 @@ Callers are outside of a trust boundary: whether a request is recorded is not th
 is linked to the caller's.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, cast
 
 from ..domain.traceparent import parse_traceparent
 from ..io.telemetry.tracing import NOTHING, Attributes, Span, new_span, switch
+
+_EXPORTERS = "OTEL_EXPORTER_OTLP_"
 
 
 def request_span(name: str, traceparents: Sequence[object], attributes: Attributes, *, trusts: bool) -> Span:
@@ -26,3 +32,48 @@ def request_span(name: str, traceparents: Sequence[object], attributes: Attribut
     if trusts:
         return new_span(name, "server", parent=caller, attributes=attributes)
     return new_span(name, "server", links=(caller,), attributes=attributes)
+
+
+@contextmanager
+def resolver_trace(worker: str, request_id: str, event: object, *, trusts: bool) -> Generator[None]:
+    """The span of an invocation that answers AppSync; in the block it is the current one, and then it is sent.
+
+    Args:
+        worker: who answers; the span's name.
+        request_id: of the invocation.
+        event: of a resolver, or a list of them (BatchInvoke), which may each come from another caller.
+        trusts: whether the caller's trace is continued.
+    """
+    _start(worker)
+    if not switch.on:
+        yield
+        return
+    attributes: Attributes = {"faas.invocation_id": request_id, "faas.trigger": "http"}
+    span = request_span(worker, _traceparents(event), attributes, trusts=trusts)
+    try:
+        with span:
+            yield
+    finally:
+        if span is not NOTHING:
+            from ..io.telemetry.start import flush  # noqa: PLC0415 - it is on, so imported long since
+
+            flush()  # AWS may freeze the process now
+
+
+def _traceparents(event: object) -> list[object]:
+    """What the request's headers say; nothing for a batch."""
+    try:
+        return [cast("Mapping[str, Any]", event)["request"]["headers"]["traceparent"]]
+    except (KeyError, TypeError):
+        return []
+
+
+@cache
+def _start(worker: str) -> None:
+    """Turns telemetry on where a collector is named; else it is not even imported, as resolvers are to start soon."""
+    if not any(name.startswith(_EXPORTERS) for name in os.environ):
+        return
+    from ..io.settings import load_settings  # noqa: PLC0415
+    from ..io.telemetry.start import start  # noqa: PLC0415
+
+    start(worker, load_settings())

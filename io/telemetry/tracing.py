@@ -176,9 +176,7 @@ class Span:
         from opentelemetry import trace  # noqa: PLC0415
 
         context = trace.set_span_in_context(self._span)
-        opened = switch.tracer.start_span(
-            name, context, trace.SpanKind[kind.upper()], attributes, start_time=began_ns
-        )
+        opened = switch.tracer.start_span(name, context, trace.SpanKind[kind.upper()], attributes, start_time=began_ns)
         return Span(opened)
 
     def end(self, error: BaseException | None = None) -> None:

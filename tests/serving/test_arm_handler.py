@@ -162,6 +162,7 @@ def test_while_the_cache_is_away_the_table_answers_or_nobody(monkeypatch):
             "fan_identity_arm_fallback": "TRUE",
             "FAN_IDENTITY_TOKEN_USER_CLAIM": "custom:id",
             "FAN_IDENTITY_TOKEN_AUDIENCE": "a, b",
+            "FAN_IDENTITY_TRUST_TRACEPARENT": "on",
         },
     ],
 )
@@ -179,11 +180,13 @@ def test_the_light_settings_are_those_of_the_server(environment, monkeypatch):
         settings.arm_deadline,
         settings.token_user_claim,
         split_list(settings.token_audience or ""),
+        settings.trust_traceparent,
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("ARM_FALLBACK", "maybe"), ("ARM_DEADLINE", "soon"), ("ARM_DEADLINE", "0s")]
+    ("name", "text"),
+    [("ARM_FALLBACK", "maybe"), ("ARM_DEADLINE", "soon"), ("ARM_DEADLINE", "0s"), ("TRUST_TRACEPARENT", "perhaps")],
 )
 def test_wrong_settings_are_named(name, text):
     with pytest.raises(UsageError, match=f"FAN_IDENTITY_{name}"):
