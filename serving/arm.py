@@ -17,7 +17,7 @@ from ..domain.keys import LATEST_SK, arm_cache_key, user_pk
 from ..io.arm_reads import ArmReads, open_arm_reads
 from ..io.breaker import Admission, Breaker
 from ..io.errors import FanIdentityError, UnavailableError, UsageError
-from ..io.telemetry.metrics import observe_lookup
+from ..io.telemetry.metrics import lookups, observe_lookup, switch
 from ..io.telemetry.tracing import link_current
 from .data_sources import ArmScore, AsyncTable
 
@@ -29,6 +29,8 @@ _FAILURES_TO_OPEN: Final = 5
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _TABLE_READS_AT_ONCE: Final = 16
+_HIT: Final = lookups["arm", "hit"]
+_MISS: Final = lookups["arm", "miss"]
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +111,8 @@ class ArmLookup:
         except _CacheAwayError:
             observe_lookup("arm", "away")
             return await self._from_table(global_user_id)
-        observe_lookup("arm", "miss" if entry is None else "hit")
+        if switch.on:
+            (_MISS if entry is None else _HIT).add(1)
         return None if entry is None else _score_of_entry(entry, global_user_id)
 
     async def get_many(self, global_user_ids: Sequence[str]) -> list[ArmScore | None]:

@@ -107,7 +107,13 @@ def _polled(numbers: Mapping[str, Polled]) -> Values:
 
 
 def _cells_of(family: metrics.Family[metrics.Number]) -> Read:
-    return lambda: [(values, cell.value) for values, cell in list(family.items())]
+    def read() -> Values:
+        for values, cell in list(family.items()):
+            number = cell.value
+            if number is not None:
+                yield values, number
+
+    return read
 
 
 def with_distributions(collected: MetricsData, began_ns: int) -> MetricsData:
@@ -118,9 +124,7 @@ def with_distributions(collected: MetricsData, began_ns: int) -> MetricsData:
         began_ns: since when they count, nanoseconds since the epoch. They are cumulative, whatever a collector prefers.
     """
     now = time.time_ns()
-    found = [_metric(family, began_ns, now) for family in metrics.DISTRIBUTIONS if family]
-    if not found:
-        return collected
+    found = [_metric(family, began_ns, now) for family in metrics.DISTRIBUTIONS]
     return MetricsData(
         [
             replace(one, scope_metrics=[_joined(scope, found) for scope in one.scope_metrics])
@@ -139,6 +143,8 @@ def _metric(family: metrics.Family[metrics.Distribution], began_ns: int, now_ns:
     points: list[HistogramDataPoint] = []
     for values, cell in list(family.items()):
         counts, total = cell.snapshot()
+        if not any(counts):
+            continue
         points.append(
             HistogramDataPoint(
                 attributes=dict(zip(names, values, strict=True)),

@@ -12,12 +12,15 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
+from typing_extensions import override
+
 from ...domain import measures
 from ...domain.measures import SECONDS, Measure
 
 _CLIENT_ERROR: Final = 400
 _LIMITED: Final = 429
 _SERVER_ERROR: Final = 500
+_MOST_ASIDE: Final = 4_096
 
 
 class Switch:
@@ -34,49 +37,105 @@ switch: Final = Switch()
 """This process's; code that would have to look at a clock asks it first."""
 
 
-class Distribution:
-    """Counts of seconds by bucket. Thread-safe."""
+class _Cell:
+    """What is told in the hot path is put aside, and summed up every so often: both are safe in many threads.
 
-    __slots__ = ("_lock", "counts", "total")
+    Appending to a list and taking its head off are each one step for Python's threads, so no lock is held to tell.
+    """
+
+    __slots__ = ("_aside", "_summing")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-        self._lock = threading.Lock()
+        self._aside: list[float] = []
+        self._summing = threading.Lock()
 
-    def add(self, seconds: float) -> None:
-        """Counts a duration."""
-        bucket = bisect_left(SECONDS, seconds)
-        with self._lock:
-            self.counts[bucket] += 1
-            self.total += seconds
+    def add(self, number: float) -> None:
+        """Tells a number."""
+        aside = self._aside
+        aside.append(number)
+        if len(aside) >= _MOST_ASIDE:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        with self._summing:
+            taken = self._aside[:]
+            del self._aside[: len(taken)]
+            self._take(taken)
+
+    def forget(self) -> None:
+        """Begins anew; also in a forked process, where another thread may have held the lock."""
+        self._summing = threading.Lock()
+        self._aside.clear()
+
+    def _take(self, numbers: list[float]) -> None:
+        raise NotImplementedError
+
+
+class Distribution(_Cell):
+    """Counts of seconds by bucket."""
+
+    __slots__ = ("_counts", "_total")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts = [0] * (len(SECONDS) + 1)
+        self._total = 0.0
+
+    @override
+    def forget(self) -> None:
+        super().forget()
+        self._counts = [0] * (len(SECONDS) + 1)
+        self._total = 0.0
 
     def snapshot(self) -> tuple[list[int], float]:
         """The counts, the last that of what is above every bound, and the sum of all seconds."""
-        with self._lock:
-            return list(self.counts), self.total
+        self._sum_up()
+        with self._summing:
+            return list(self._counts), self._total
+
+    @override
+    def _take(self, numbers: list[float]) -> None:
+        counts = self._counts
+        for seconds in numbers:
+            counts[bisect_left(SECONDS, seconds)] += 1
+        self._total += sum(numbers)
 
 
-class Number:
-    """A number. Thread-safe."""
+class Number(_Cell):
+    """A sum, or a number that is set."""
 
-    __slots__ = ("_lock", "value")
+    __slots__ = ("_value",)
 
     def __init__(self) -> None:
-        self.value = 0.0
-        self._lock = threading.Lock()
+        super().__init__()
+        self._value: float | None = None
 
-    def add(self, more: float) -> None:
-        """Adds to it."""
-        with self._lock:
-            self.value += more
+    @override
+    def forget(self) -> None:
+        super().forget()
+        self._value = None
+
+    @property
+    def value(self) -> float | None:
+        """The number; None where none was ever told."""
+        if self._aside:
+            self._sum_up()
+        return self._value
+
+    def set(self, value: float) -> None:
+        """Sets it, whatever it was."""
+        self._value = value
+
+    @override
+    def _take(self, numbers: list[float]) -> None:
+        self._value = sum(numbers, self._value or 0.0)
 
 
 Cell = TypeVar("Cell", Distribution, Number)
 
 
 class Family(dict[tuple[str, ...], Cell], Generic[Cell]):
-    """A measure's cells by their label values; only listed values are ever keys.
+    """A measure's cells by their label values; only listed values are ever keys. A cell is the same for ever.
 
     Args:
         measure: which.
@@ -190,8 +249,8 @@ def observe_export_failure(signal: str) -> None:
 
 def set_probe(part: str, up: bool, seconds: float) -> None:
     """What checkLiveness found out about a part, named by its setting; kept whether anybody listens or not."""
-    probes_up[part,].value = float(up)
-    probe_seconds[part,].value = seconds
+    probes_up[part,].set(float(up))
+    probe_seconds[part,].set(seconds)
 
 
 def all_families() -> Iterator[Family[Distribution] | Family[Number]]:
@@ -205,7 +264,8 @@ def forget() -> None:
     """Begins anew: a child's work is not its parent's, and nobody listens in it yet."""
     switch.on = False
     for family in all_families():
-        family.clear()
+        for cell in family.values():
+            cell.forget()
 
 
 os.register_at_fork(after_in_child=forget)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 
 from ...domain.access import CallerKind, Identity
+from ...domain.measures import REQUEST_OUTCOMES
 from ...io.errors import UnavailableError
 from ...io.telemetry import metrics
 from ...io.telemetry.metrics import outcome_of
@@ -43,6 +44,10 @@ _SCORES: Final = {
 }
 _UNKNOWN: Final = _encode(shown(None, detail=False))
 _QUERIES: Final = {b"": False, b"detail=true": True, b"detail=false": False}
+
+
+_ANSWERED: Final = {outcome: metrics.requests["arm", outcome] for outcome in REQUEST_OUTCOMES}
+# Looked up once: it is told of every request.
 
 
 class _Ask(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -85,7 +90,10 @@ class ArmEndpoint:
             await send_json(send, 200, body, correlation)
         if began:
             took = time.perf_counter() - began
-            metrics.observe_request("arm_many" if scope["raw_path"] == PATH else "arm", took, outcome_of(status))
+            if scope["raw_path"] == PATH:
+                metrics.observe_request("arm_many", took, outcome_of(status))
+            elif metrics.switch.on:
+                _ANSWERED[outcome_of(status)].add(took)
             if logs:
                 log_request(_log, "/arm", status, round(took * 1_000, 3), correlation)
 

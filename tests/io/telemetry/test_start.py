@@ -157,7 +157,10 @@ def test_a_forked_process_starts_its_own(scrape):
     reading, writing = os.pipe()
     child = os.fork()
     if not child:  # pragma: no cover - in the child
-        told: dict[str, object] = {"on": metrics.switch.on, "kept": len(metrics.batches)}
+        told: dict[str, object] = {
+            "on": metrics.switch.on,
+            "kept": sum(sum(cell.snapshot()[0]) for cell in metrics.batches.values()),
+        }
         start.start("scoreUsers", load_settings(metrics_port=0))
         metrics.observe_batch("scoreUsers", 0.1, failed=True)
         with urllib.request.urlopen(f"http://127.0.0.1:{start.metrics_port()}/metrics", timeout=20) as answer:
