@@ -78,6 +78,11 @@ class ServingSettings(Settings):
     upstream_deadline: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
     trust_traceparent: bool = False
 
+    @property
+    def has_console(self) -> bool:
+        """Whether there is an operators' console: a store holds all, or operations or dead letters have an address."""
+        return any(address is not None for address in (self.store, self.operations, self.dead_letters))
+
     @field_validator("upstream_deadline", "arm_deadline", mode="before")
     @classmethod
     def _parse_deadline(cls, value: object) -> object:

@@ -19,6 +19,7 @@ _CURSOR: Final = re.compile(r"(\d{1,15})-(.{1,200})", re.DOTALL)
 _HEAD: Final = (
     "dead_letter_id, worker, reason, error, attempts, written_at, redriven_at, source, position, code_version"
 )
+_AT_ONCE: Final = 8
 _END: Final = 2**63 - 1
 _WAITING: Final = "redriven_at IS NULL"
 _REDRIVEN: Final = "redriven_at IS NOT NULL"
@@ -33,7 +34,7 @@ def page_of(connection: sqlite3.Connection, where: LetterFilter, after: str | No
         ValueError: ``after`` is nothing a page said.
     """
     before = None if after is None else _key_of(after)
-    found = list(islice(heapq.merge(*_stretches(connection, where, before, limit + 1), reverse=True), limit + 1))
+    found = list(islice(heapq.merge(*_stretches(connection, where, before), reverse=True), limit + 1))
     rows = (
         connection.execute(f"SELECT {_HEAD} FROM dead_letters WHERE dead_letter_id = ?", (letter_id,)).fetchone()
         for _, letter_id in found[:limit]
@@ -62,17 +63,15 @@ def _states(where: LetterFilter) -> list[str]:
     return [*([_WAITING] if where.waiting_only else []), *([_REDRIVEN] if where.redriven_only else [])]
 
 
-def _stretches(
-    connection: sqlite3.Connection, where: LetterFilter, before: _Key | None, limit: int
-) -> Iterator[list[_Key]]:
-    """The newest keys (time, id) of each stretch that is looked for."""
+def _stretches(connection: sqlite3.Connection, where: LetterFilter, before: _Key | None) -> Iterator[Iterator[_Key]]:
+    """The keys (time, id) of each stretch that is looked for, newest first."""
     states = _states(where)
     if where.activity_id is not None or len(states) > 1:  # an activity has a handful of letters
-        yield _newest(connection, where, before, limit)
+        yield _stretch(connection, where, before)
         return
     for state in states or (_WAITING, _REDRIVEN):
-        for worker, reason in list(_kinds(connection, state, where)):
-            yield _newest(connection, _of_kind(where, worker, reason), before, limit, state)
+        for worker, reason in _kinds(connection, state, where):
+            yield _stretch(connection, _of_kind(where, worker, reason), before, state)
 
 
 def _of_kind(where: LetterFilter, worker: str, reason: str) -> LetterFilter:
@@ -81,16 +80,22 @@ def _of_kind(where: LetterFilter, worker: str, reason: str) -> LetterFilter:
     )
 
 
-def _newest(
-    connection: sqlite3.Connection, where: LetterFilter, before: _Key | None, limit: int, state: str = "TRUE"
-) -> list[_Key]:
+def _stretch(
+    connection: sqlite3.Connection, where: LetterFilter, before: _Key | None, state: str = "TRUE"
+) -> Iterator[_Key]:
+    """A stretch's keys, a few at a time: of most stretches a page needs none or few."""
     conditions, values = conditions_of(where)
-    end = "" if before is None else "AND (written_at, dead_letter_id) < (?, ?)"
-    return connection.execute(
-        f"SELECT written_at, dead_letter_id {conditions} AND {state} {end} "
-        "ORDER BY written_at DESC, dead_letter_id DESC LIMIT ?",
-        (*values, *(before or ()), limit),
-    ).fetchall()
+    while True:
+        end = "" if before is None else "AND (written_at, dead_letter_id) < (?, ?)"
+        keys = connection.execute(
+            f"SELECT written_at, dead_letter_id {conditions} AND {state} {end} "
+            f"ORDER BY written_at DESC, dead_letter_id DESC LIMIT {_AT_ONCE}",
+            (*values, *(before or ())),
+        ).fetchall()
+        yield from keys
+        if len(keys) < _AT_ONCE:
+            return
+        before = keys[-1]
 
 
 def _kinds(connection: sqlite3.Connection, state: str, where: LetterFilter) -> Iterator[tuple[str, str]]:

@@ -151,13 +151,10 @@ def _serve(
 def _show(
     base: str, settings: "ServingSettings", issuer: "DevelopmentIssuer | None", fan: str | None, as_json: bool
 ) -> None:
-    from ...serving.console.opening import has_console  # noqa: PLC0415
-
     tokens: dict[str, str] = {}
-    console = has_console(settings)
     if issuer is not None:
         tokens["service"] = issuer.token_of_service()
-        if console:
+        if settings.has_console:
             tokens["operator"] = issuer.token_of_operator()
         if fan is not None:
             tokens["fan"] = issuer.token_of_fan(fan, settings.token_user_claim)
@@ -179,7 +176,6 @@ def _show(
 
 
 def _what_is_on(base: str, settings: "ServingSettings") -> list[tuple[str, str]]:
-    from ...serving.console.opening import has_console  # noqa: PLC0415
     from ...serving.http.parts import answers_graphql  # noqa: PLC0415
 
     fallback = "the table while the cache is away, marked stale" if settings.arm_fallback else "none"
@@ -190,7 +186,7 @@ def _what_is_on(base: str, settings: "ServingSettings") -> list[tuple[str, str]]
     return [
         ("ARM", f"{base}/arm/{{globalUserId}}  fallback: {fallback}"),
         *([("GraphQL", f"{base}/graphql"), ("fans", f"{base}/fans")] if answers_graphql(settings) else []),
-        *([("console", f"{base}/console")] if has_console(settings) else []),
+        *([("console", f"{base}/console")] if settings.has_console else []),
         *([("GraphiQL", f"{base}/graphiql")] if settings.development else []),
         ("docs", f"{base}/docs"),
         ("health", f"{base}/health, {base}/ready"),

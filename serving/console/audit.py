@@ -11,13 +11,14 @@ import msgspec
 from starlette.routing import Route
 
 from ...domain.activity import format_time_ms
-from ...domain.audit import Line, Verdict
+from ...domain.audit import START, Line, Verdict
 from ...io.audit import AuditLog
 from ...io.errors import FanIdentityError
 from .guard import Asked, Guard
 from .threads import Threads
 
 _FRESH_SECONDS: Final = 30.0
+_WHOLE_SECONDS: Final = 3_600.0
 _log: Final = logging.getLogger("fan_identity.audit")
 
 
@@ -29,11 +30,13 @@ class PageOf(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Verifying:
-    """Checks the whole chain in the background, from time to time, and closes actions whose process was killed.
+    """Checks the whole chain in the background, and closes actions whose process was killed.
+
+    That is done where there is a new head or an action is open, looked for every half a minute, and once an hour.
 
     Args:
         audit: the log.
-        close_unfinished: closes them; see ``recording.close_unfinished``.
+        close_unfinished: closes them and says how many are open; see ``recording.close_unfinished``.
         threads: where that is done.
     """
 
@@ -42,6 +45,8 @@ class Verifying:
         self._close_unfinished = close_unfinished
         self._threads = threads
         self._task: asyncio.Task[None] | None = None
+        self._open = 0
+        self._checked_at = 0.0
         self.verdict: Verdict | None = None
 
     def start(self) -> None:
@@ -59,15 +64,23 @@ class Verifying:
         while True:
             began = time.monotonic()
             try:
-                await self._threads.behind(self._close_unfinished)
-                self.verdict = await self._threads.behind(self._audit.verify)
-                if not self.verdict.whole:
-                    _log.error("the audit log is broken", extra={"seq": self.verdict.seq, "fault": self.verdict.fault})
+                await self._threads.behind(self._check)
             except FanIdentityError as error:
                 _log.warning("the audit log cannot be checked: %s", error)
             except Exception:
                 _log.exception("the audit log cannot be checked: this is a defect of fan-identity")
             await asyncio.sleep(max(_FRESH_SECONDS, 20 * (time.monotonic() - began)))
+
+    def _check(self) -> None:
+        head = self._audit.head()
+        seen = self.verdict is not None and self.verdict.head == (START if head is None else head.hash)
+        if seen and not self._open and time.monotonic() - self._checked_at < _WHOLE_SECONDS:
+            return
+        self._open = self._close_unfinished()
+        self.verdict = self._audit.verify()
+        self._checked_at = time.monotonic()
+        if not self.verdict.whole:
+            _log.error("the audit log is broken", extra={"seq": self.verdict.seq, "fault": self.verdict.fault})
 
 
 def audit_route(guard: Guard, audit: AuditLog, verifying: Verifying, threads: Threads) -> Route:

@@ -43,11 +43,6 @@ class Console:
     closers: list[Closer]
 
 
-def has_console(settings: ServingSettings) -> bool:
-    """Whether there is a console: where a store holds all, or operations or dead letters have an address."""
-    return any(address is not None for address in (settings.store, settings.operations, settings.dead_letters))
-
-
 def open_console(settings: ServingSettings, authentication: Authentication) -> Console:
     """The console of the settings, on the running event loop.
 

@@ -85,16 +85,18 @@ def close_unfinished(audit: AuditLog, jobs: Jobs, table: Table) -> int:
     Of several consoles one does it at a time.
 
     Returns:
-        How many were closed.
+        How many are left open: they go on, or another console closes them.
     """
+    if not unfinished(audit.newest(None, _LOOKED_AT)[::-1]):
+        return 0
     with _alone(table) as alone:
+        left = unfinished(audit.newest(None, _LOOKED_AT)[::-1])
         if not alone:
-            return 0
-        lines = audit.newest(None, _LOOKED_AT)[::-1]
-        entries = [entry for line in unfinished(lines) if (entry := _end_of(line, jobs)) is not None]
+            return len(left)
+        entries = [entry for line in left if (entry := _end_of(line, jobs)) is not None]
         for entry in entries:
             audit.append(entry)
-        return len(entries)
+        return len(left) - len(entries)
 
 
 @contextmanager

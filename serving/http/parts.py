@@ -86,10 +86,9 @@ def _open_console(
     settings: ServingSettings, authentication: Authentication, closers: list[Closer]
 ) -> Sequence[BaseRoute]:
     """The operators' console, where there is what it shows."""
-    from ..console.opening import has_console, open_console  # noqa: PLC0415 - with clients of all it can look into
-
-    if not has_console(settings):
+    if not settings.has_console:
         return ()
+    from ..console.opening import open_console  # noqa: PLC0415 - with clients of all it can look into
     from ..pages.routes import console_routes  # noqa: PLC0415 - with the pages' files
 
     console = open_console(settings, authentication)

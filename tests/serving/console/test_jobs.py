@@ -1,5 +1,6 @@
 """Jobs and their runner: no shell, a time limit, an end that is written whatever happens, and what is closed later."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,14 +9,16 @@ import time
 import msgspec
 import pytest
 
-from fan_identity.domain.audit import Entry, Outcome
+from fan_identity.domain.audit import Entry, Outcome, audit_sk
 from fan_identity.io.audit import AuditLog
 from fan_identity.io.backends import open_operations
 from fan_identity.io.clock import now_ms
 from fan_identity.io.process_marks import process_mark
+from fan_identity.serving.console.audit import Verifying
 from fan_identity.serving.console.jobs import LONGEST_SECONDS, Job, JobKind, Jobs, JobState, new_job_id
 from fan_identity.serving.console.recording import close_unfinished
 from fan_identity.serving.console.runner import Ended, end_of, finished_job, run
+from fan_identity.serving.console.threads import Threads
 
 HERE = process_mark()
 
@@ -150,10 +153,11 @@ def test_actions_of_killed_processes_are_closed_and_those_under_way_are_not(tabl
     begun(audit, "elsewhere", "other pid:[1] 7 8")
     begun(audit, "ended")
     audit.append(Entry("ended", "service:a", "flags.switch", "scoreUsers", Outcome.DONE))
-    assert close_unfinished(audit, jobs, table) == 1
+    assert close_unfinished(audit, jobs, table) == 2
     line = audit.newest(None, 1)[0]
     assert (line.reference, line.outcome) == ("killed", Outcome.UNKNOWN)
-    assert close_unfinished(audit, jobs, table) == 0
+    assert close_unfinished(audit, jobs, table) == 2
+    assert audit.newest(None, 1)[0] == line, "once"
 
 
 def test_an_action_is_closed_by_the_result_of_its_job(table, jobs, audit):
@@ -166,7 +170,7 @@ def test_an_action_is_closed_by_the_result_of_its_job(table, jobs, audit):
         begun(audit, one.reference, gone(), job=one.job)
         jobs.add(one)
     jobs.end(finished_job(done, Ended(0, b'{"queued": 3}', b"")))
-    assert close_unfinished(audit, jobs, table) == 2
+    assert close_unfinished(audit, jobs, table) == 1
     closed = {line.reference: line for line in audit.newest(None, 2)}
     assert (closed["done"].outcome, closed["done"].details["queued"]) == (Outcome.DONE, 3)
     assert closed["lost"].outcome is Outcome.UNKNOWN
@@ -195,3 +199,25 @@ def test_a_runner_that_is_told_half_an_order_does_nothing(tmp_path, jobs):
     )
     assert ended.returncode != 0
     assert jobs.recent() == []
+
+
+def test_the_chain_is_checked_again_where_it_grew_and_a_broken_one_is_told(table, jobs, audit):
+    async def checked():
+        threads = Threads()
+        verifying = Verifying(audit, lambda: close_unfinished(audit, jobs, table), threads)
+        verdicts = []
+        for change in (lambda: None, lambda: begun(audit, "killed", gone()), tampered):
+            change()
+            verifying._check()
+            verdicts.append(verifying.verdict)
+        await threads.close()
+        return verdicts
+
+    def tampered():
+        table.put({**table.get("AUDIT", audit_sk(1)), "target": "x"})
+        begun(audit, "more")
+
+    empty, closed, broken = asyncio.run(checked())
+    assert (empty.whole, empty.lines) == (True, 0)
+    assert (closed.whole, closed.lines) == (True, 2)
+    assert (broken.whole, broken.seq) == (False, 1)
