@@ -183,10 +183,10 @@ class LivenessCheck:
         return None if enabled == [False] else found
 
     def _is_enabled(self) -> bool:
+        """Only a flag that says so switches the worker off: who watches the flag server must not end with it."""
         from .backends import open_flags  # noqa: PLC0415 - as above
 
-        settings = self._settings
-        return open_flags(settings.flags, settings.flags_default, settings.flags_folder).is_enabled(WORKER)
+        return open_flags(self._settings.flags, True, self._settings.flags_folder).is_enabled(WORKER)
 
 
 class TellerThread:

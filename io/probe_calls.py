@@ -173,11 +173,12 @@ def ask_eventbridge(address: Address, setting: str, seconds: float) -> Question:
 
 
 def ask_redis(address: Address, setting: str, seconds: float) -> Question:
-    """PING; in a cluster, every node."""
+    """PING; in a cluster, of every primary."""
     from .redis_cache import RedisArmCache  # noqa: PLC0415
 
     del seconds
-    return RedisArmCache.of(address, setting).check
+    cache = RedisArmCache.of(address, setting)
+    return lambda _: cache.check_once()
 
 
 def ask_sqlite(address: Address, setting: str, seconds: float) -> Question:

@@ -175,13 +175,14 @@ class RedisArmCache:
 
         self._retried(remove, self._deadline_seconds)
 
-    def check(self, seconds: float = _CHECK_SECONDS) -> None:
-        """Connects and asks for an answer, of every node in a cluster; gives up after about that many seconds."""
+    def check(self) -> None:
+        """Connects and asks for an answer; gives up after about five seconds."""
+        self._retried(_ping, _CHECK_SECONDS)
 
-        def ping(client: Any) -> None:
-            client.ping()
-
-        self._retried(ping, seconds)
+    def check_once(self) -> None:
+        """As ``check``, but does not try again for long; in a cluster, every primary has to answer."""
+        asked = {"target_nodes": RedisCluster.PRIMARIES} if self._server.cluster else {}
+        self._once(lambda client: client.ping(**asked))
 
     def server_version(self) -> str:
         """The server's version; of a cluster one of its nodes'."""
@@ -208,6 +209,10 @@ class RedisArmCache:
         except (errors.RedisError, errors.RedisClusterException, OSError) as error:
             # redis-py's errors quote commands, and with them user ids: only their kind is told, here and in logs.
             raise _translated(error, server, f"--{self._setting}: {server}") from None
+
+
+def _ping(client: Any) -> None:
+    client.ping()
 
 
 def _translated(error: Exception, server: RedisServer, name: str) -> UsageError | BackendUnavailableError:

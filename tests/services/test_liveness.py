@@ -233,3 +233,33 @@ def test_an_outage_of_each_kind_of_stream_is_alerted_within_two_intervals(
             checking = Checking(cli, system, receiver)
             outages(checking, [part], f"{name} {how}")
             checking.end()
+
+
+def test_the_workers_flag_switches_it_off_and_a_flag_server_that_is_away_does_not(cli, system, server, proxies):
+    """The name of the toggle is fixed; no other test of ours switches it."""
+    server("unleash")
+    admin = "http://127.0.0.1:14242/api/admin/projects/default/features"
+    headers = {"Authorization": "*:*.unleash-admin-token"}
+    name = "fan-identity.checkLiveness"
+    proxy = proxies("127.0.0.1:14242")
+    system.use(flags=f"unleash+{proxy.address}/api", flags_default="false")
+    env = {**system.env, "FAN_IDENTITY_UNLEASH_TOKEN": TOKEN}
+    made = httpx.post(admin, json={"name": name, "type": "release"}, headers=headers)
+    assert made.status_code in (201, 409), made.text
+    try:
+        httpx.post(f"{admin}/{name}/environments/development/off", headers=headers).raise_for_status()
+        off = cli("run", "checkLiveness", "--json", env=env)
+        assert (off.code, off.json) == (0, {"worker": "checkLiveness", "skipped": 1})
+    finally:
+        httpx.delete(f"{admin}/{name}", headers=headers)
+        httpx.delete(f"http://127.0.0.1:14242/api/admin/archive/{name}", headers=headers)
+    proxy.refuse()
+    away = cli("run", "checkLiveness", "--json", env=env)
+    assert away.code == 3 and away.json["parts"][0]["part"] == "flags"
+
+
+def test_a_redis_cluster_is_asked_too(cli, system, server):
+    server("redis")
+    system.use(cache="redis-cluster://127.0.0.1:16390")
+    found = cli("run", "checkLiveness", "--json", env=system.env)
+    assert found.code == 3 and "is no cluster; write redis://" in found.json["parts"][0]["problem"]

@@ -484,3 +484,23 @@ def test_a_cluster_is_written_by_slot_and_survives_a_nodes_restart(cluster: list
     assert cluster[1].start()
     writing.result(PATIENCE)
     assert [cache.get(f"user:{user}") for user in range(90)] == [value("y", user) for user in range(90)]
+
+
+def test_a_cluster_with_a_primary_away_is_not_well(cluster: list[PrivateRedis]) -> None:
+    """As checkLiveness asks: a third of the fans have no entry while it is away."""
+    cache = cache_at(cluster[0].port, scheme="redis-cluster")
+    cache.check_once()
+    assert cache.server_version().split(".")[0].isdigit()
+    cluster[2].kill()
+    with pytest.raises(BackendUnavailableError, match="redis-cluster://"):
+        cache.check_once()
+    assert cluster[2].start()
+
+    def well() -> bool:
+        try:
+            cache.check_once()
+        except BackendUnavailableError:
+            return False
+        return True
+
+    until(well, "it answers again")
