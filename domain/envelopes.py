@@ -63,6 +63,22 @@ def opened(body: bytes) -> Opened:
     return event
 
 
+def envelope_types(body: bytes) -> set[str]:
+    """The detail types of all of EventBridge's envelopes around an event; more than one where they do not agree.
+
+    Who may send events of one type may put any envelope into theirs, and ``opened`` goes by the innermost.
+    """
+    event, types = Opened(body), set[str]()
+    for _ in range(_MOST_DEPTH):
+        inner = _opened_once(event)
+        if inner is None:
+            break
+        event = inner
+        if event.detail_type is not None:
+            types.add(event.detail_type)
+    return types
+
+
 def _opened_once(event: Opened) -> Opened | None:
     try:
         envelope = _event_bridge.decode(event.body)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ..domain.activity import MalformedRecordError
-from ..domain.envelopes import opened
+from ..domain.envelopes import envelope_types, opened
 from ..domain.events import Consumed, RefusedEventError
 from ..domain.keys import loggable_id
 from ..domain.records import Batch, DeadLetter, Failure, Returned
@@ -58,6 +58,8 @@ def _decoded(received: ReceivedMessage, consumers: Mapping[str, EventConsumer]) 
     kind = BARE if event.detail_type is None else event.detail_type
     if kind not in consumers:
         return Failure("unknown_event", f"nobody consumes events of the type {loggable_id(kind)}")
+    if len(envelope_types(received.body)) > 1:
+        return Failure("forged", "an envelope of one type holds one of another")
     if received.receive_count > MAX_RECEIVES:
         return Failure("too_many_receives", f"received {received.receive_count} times without success")
     try:

@@ -249,6 +249,17 @@ def test_with_secrets_only_signed_results_are_taken(stores, monkeypatch):
     assert all("fan-" not in letter.error and "secret" not in letter.error for letter in done.dead_letters)
 
 
+def test_who_may_send_one_type_cannot_wrap_another_into_it(stores):
+    """A rule of the bus has seen the outer type only."""
+    smuggled = enveloped(upsert(1), "idv", source="idv")
+    notified = {"Type": "Notification", "MessageId": "n", "Message": upsert(1).decode()}
+    counts = Counter()
+    bodies = [smuggled, enveloped(json.dumps(notified), "idv"), enveloped(upsert(2), "user.upsert")]
+    done = consume(received(*bodies), stores, counts)
+    assert reasons(done) == ["forged", "forged"] and counts == {"stored": 1}
+    assert stores.fans.get(user_pk("fan-1"), PROFILE_SK)["messageId"] == "m2"
+
+
 def test_secrets_that_are_set_and_empty_are_a_mistake(monkeypatch):
     monkeypatch.setenv("FAN_IDENTITY_IDV_SECRETS", " , ")
     with pytest.raises(UsageError, match="FAN_IDENTITY_IDV_SECRETS holds no secret"):
