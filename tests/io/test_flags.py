@@ -1,12 +1,16 @@
 """Flags without a server: addresses, what is kept of the last known flags, and silence."""
 
+import contextlib
+import gzip
 import json
+import logging
 import os
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -268,3 +272,215 @@ def test_an_outage_says_one_line_and_gives_the_default(broken: _Broken, default:
     assert json.loads(line)["logger"] == "fan_identity.io.flag_client"
     assert "s3cret" not in err
     assert child.returncode == 0
+
+
+class Moody(ThreadingHTTPServer):
+    """A flag server that answers as its mood is: flags, or rubbish of a kind. Counts what it was asked."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _MoodyHandler)
+        self.mood = "flags"
+        self.asked = 0
+        self.features = [feature("fan-identity.a", enabled=False), feature("fan-identity.b", strategies=[rollout(50)])]
+        self.ended = threading.Event()
+        self.elsewhere = 0
+
+    def asked_again(self, times: int) -> None:
+        """Waits until it was asked so many times more."""
+        enough, deadline = self.asked + times, time.monotonic() + 60
+        while self.asked < enough:
+            assert time.monotonic() < deadline, "it is asked no more"
+            time.sleep(0.005)
+
+
+MIB = 1 << 20
+BODIES = {
+    **GARBAGE,
+    "10 MB of JSON": b'{"features": [' + b" " * (10 * MIB) + b"]}",
+    "10 MB of a page": b"<p>" + b"x" * (10 * MIB),
+}
+MOODS = (
+    *BODIES,
+    "401",
+    "403",
+    "404",
+    "500",
+    "503",
+    "204",
+    "redirect",
+    "hang",
+    "drip",
+    "drip of headers",
+    "reset",
+    "gzip",
+)
+
+
+class _MoodyHandler(BaseHTTPRequestHandler):
+    server: Moody
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer(202, b"")
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.asked += 1
+        assert self.headers["Authorization"] == "default:development.s3cret"
+        if self.path == "/elsewhere":
+            server.elsewhere += 1
+        mood = server.mood
+        if mood in BODIES:
+            self._answer(200, BODIES[mood])
+        elif mood.isdigit():
+            self._answer(int(mood), b"" if mood == "204" else state(feature("fan-identity.a")).encode())
+        elif mood == "redirect":
+            self._answer(307, b"", Location="/elsewhere")
+        elif mood == "gzip":
+            self._answer(200, gzip.compress(state(feature("fan-identity.a")).encode()), **{"Content-Encoding": "gzip"})
+        elif mood == "flags":
+            self._answer(200, state(*server.features).encode(), ETag=f'"{len(server.features)}"')
+        elif mood == "reset":
+            self.close_connection = True
+        else:
+            self.close_connection = True
+            if mood == "drip":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            elif mood == "drip of headers":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            with contextlib.suppress(OSError):
+                while not server.ended.wait(0.05):
+                    self.wfile.write(b"" if mood == "hang" else b"x")
+
+    def _answer(self, status: int, body: bytes, **headers: str) -> None:
+        with contextlib.suppress(OSError):
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def moody() -> Iterator[Moody]:
+    with Moody() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.ended.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def flags_of(moody: Moody, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., UnleashFlags]]:
+    monkeypatch.setattr("fan_identity.io.flag_client.DEADLINE_SECONDS", 0.5)
+    made: list[UnleashFlags] = []
+
+    def make(**options: Any) -> UnleashFlags:
+        address = f"unleash+http://127.0.0.1:{moody.server_port}/api?refresh=100ms"
+        made.append(UnleashFlags.of(address, **options))
+        return made[-1]
+
+    yield make
+    for flags in made:
+        flags.close()
+
+
+def memory() -> int:
+    """What this process holds, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("mood", MOODS)
+def test_rubbish_changes_nothing_and_is_said_once(
+    moody: Moody, flags_of: Callable[..., UnleashFlags], caplog: pytest.LogCaptureFixture, mood: str, tmp_path: Path
+):
+    flags = flags_of(cache_folder=tmp_path)
+    users = [f"fan-{number}" for number in range(50)]
+
+    def answers() -> list[bool]:
+        return [flags.is_enabled("a"), flags.is_enabled("b"), *(flags.includes("b", user) for user in users)]
+
+    known = answers()
+    assert not known[0] and known[1] and 10 < sum(known[2:]) < 40
+    [file] = tmp_path.iterdir()
+    kept = file.read_bytes()
+    moody.mood = mood
+    moody.asked_again(4)
+    assert answers() == known
+    assert file.read_bytes() == kept
+    flags.close()  # as after a restart
+    assert answers() == known
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2, "one a client and minute"
+    assert not any(word in text for text in told for word in ("s3cret", "127.0.0.1", "billing", "html", "page"))
+    assert moody.elsewhere == 0, "the token would go with a redirect"
+    moody.features = [*moody.features, feature("fan-identity.new", enabled=False)]
+    moody.mood = "flags"
+    deadline = time.monotonic() + 60
+    while flags.is_enabled("new"):
+        assert time.monotonic() < deadline, "it never recovers"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.parametrize("mood", ["10 MB of JSON", "10 MB of a page", "HTML", "500"])
+def test_rubbish_does_not_fill_memory(moody: Moody, flags_of: Callable[..., UnleashFlags], mood: str):
+    flags = flags_of()
+    assert not flags.is_enabled("a")
+    moody.mood = mood
+    moody.asked_again(5)
+    before = memory()
+    moody.asked_again(30)
+    assert memory() - before < 20 * MIB
+    assert not flags.is_enabled("a")
+
+
+def test_warnings_come_once_a_minute(moody: Moody, flags_of: Callable[..., UnleashFlags], caplog, monkeypatch):
+    monkeypatch.setattr("fan_identity.io.flag_client._WARN_SECONDS", 0.3)
+    moody.mood = "500"
+    flags = flags_of()
+    began = time.monotonic()
+    assert flags.is_enabled("a"), "the default"
+    moody.asked_again(10)
+    passed = time.monotonic() - began
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 2 <= len(warnings) <= passed / 0.3 + 1
+
+
+def test_a_look_is_made_where_the_last_is_long_ago(moody: Moody, flags_of: Callable[..., UnleashFlags], monkeypatch):
+    """As in a process that Lambda froze: nothing ran in the background meanwhile."""
+    moody_address = f"unleash+http://127.0.0.1:{moody.server_port}/api?refresh=1000s"
+    flags = UnleashFlags.of(moody_address)
+    assert not flags.is_enabled("a")
+    moody.features = [feature("fan-identity.a"), feature("fan-identity.c"), feature("fan-identity.d")]
+    asked = moody.asked
+    flags.look()
+    assert moody.asked == asked and not flags.is_enabled("a"), "the last look is young"
+    now = time.time()
+    monkeypatch.setattr("fan_identity.io.flag_client.time.time", lambda: now + 1_001)
+    flags.look()
+    assert moody.asked == asked + 1 and flags.is_enabled("a")
+    flags.close()
+
+
+def test_the_debug_toggle_switches_debug_level(moody: Moody, flags_of: Callable[..., UnleashFlags]):
+    flags = flags_of()
+    flags.look()
+    log = logging.getLogger("fan_identity")
+    assert not log.isEnabledFor(logging.DEBUG)
+    for on in (True, False):
+        moody.features = [*moody.features, feature("fan-identity.debug", enabled=on)]
+        deadline = time.monotonic() + 60
+        while log.isEnabledFor(logging.DEBUG) is not on:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)

@@ -1,5 +1,8 @@
 """Flags of a real Unleash server; outages by Toxiproxy between the two."""
 
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,20 +56,39 @@ def test_an_unknown_toggle_has_the_default(flags_at: Callable[..., UnleashFlags]
     assert flags.includes(f"w-{uuid.uuid4().hex}", "fan-1") is default
 
 
-def test_a_rollout_is_sticky_and_grows(flags_at: Callable[..., UnleashFlags]):
-    toggle = Toggle(share=30)
+INCLUDED = """
+import json, sys
+from fan_identity.io.flags import UnleashFlags
+worker, address = sys.argv[1:]
+flags = UnleashFlags.of(address, default=False)
+print(json.dumps([user for user in json.load(sys.stdin) if flags.includes(worker, user)]))
+flags.close()
+"""
+
+
+def included(worker: str, address: str) -> set[str]:
+    """Those of ``USERS`` whom a process of its own includes."""
+    command = [sys.executable, "-c", INCLUDED, worker, address]
+    done = subprocess.run(command, input=json.dumps(USERS), capture_output=True, text=True, timeout=120, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_a_share_is_sticky_and_grows_in_every_process(flags_at: Callable[..., UnleashFlags]):
+    toggle = Toggle(share=10)
     toggle.switch("on")
-    flags, others = flags_at(default=False), flags_at(default=False)
-    for each in (flags, others):
-        until(lambda each=each: each.is_enabled(toggle.worker))
-    included = {user for user in USERS if flags.includes(toggle.worker, user)}
-    assert 0.26 <= len(included) / len(USERS) <= 0.34
-    assert {user for user in USERS if others.includes(toggle.worker, user)} == included, "the same for each client"
-    toggle.add_share(60)
-    until(lambda: sum(flags.includes(toggle.worker, user) for user in USERS[:200]) > 90)
-    grown = {user for user in USERS if flags.includes(toggle.worker, user)}
-    assert 0.56 <= len(grown) / len(USERS) <= 0.64
-    assert included < grown
+    flags = flags_at(default=False)
+    until(lambda: flags.is_enabled(toggle.worker))
+    tenth = {user for user in USERS if flags.includes(toggle.worker, user)}
+    assert 0.08 <= len(tenth) / len(USERS) <= 0.12
+    address = f"unleash+http://{UNLEASH}/api"
+    for _ in range(2):
+        assert included(toggle.worker, address) == tenth, "the same in each process"
+    toggle.add_share(50)
+    until(lambda: sum(flags.includes(toggle.worker, user) for user in USERS[:200]) > 70)
+    half = {user for user in USERS if flags.includes(toggle.worker, user)}
+    assert 0.46 <= len(half) / len(USERS) <= 0.54
+    assert tenth < half, "who was in stays in"
+    assert included(toggle.worker, address) == half
 
 
 @pytest.mark.parametrize("user", ["", "\0", "a" * 100_000, "\ud800", 'ü😀"\n', "{}"])
