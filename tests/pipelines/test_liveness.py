@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,23 @@ def test_the_lambda_answers_a_schedule(cli, there, tmp_path):
     assert (answer["data"]["up"], answer["data"]["down"]) == (1, 0)
     down = cli("lambda", "checkLiveness", event, env={**there, "FAN_IDENTITY_CACHE": "redis://127.0.0.1:1/0"})
     assert down.code == 0 and down.json["data"]["down"] == 1, "an outage is an answer, not an error"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from fan_identity.serving.lambda_entry import handler; handler({}, None)",
+        "from fan_identity.pipelines.cli.main import app; app(['run', 'checkLiveness'], standalone_mode=False)",
+    ],
+    ids=["lambda", "command"],
+)
+def test_it_imports_what_its_parts_need_and_no_more(cli, there, program):
+    listed = "{'apache_beam', 'boto3', 'confluent_kafka', 'redis', 'aiohttp', 'pyarrow', 'grpc', 'graphql'}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {program}; print('heavy:', *sorted({listed} & set(sys.modules)))"],
+        env={**cli.environment, **there, "APP_NAME": "checkLiveness"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1].strip() == "heavy:"
