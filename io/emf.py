@@ -25,8 +25,11 @@ ASKED_ENV: Final = "FAN_IDENTITY_EMF"
 SERVED: Final = ("authorized", "denied", "fields", "failed_fields")
 """What becomes of what the workers that answer AppSync are asked."""
 
+PROBED: Final = ("parts_up", "parts_down", "told", "skipped")
+"""What checkLiveness found and told."""
+
 _REASONS: Final = {"rejected": frozenset(REJECTIONS), "dead_lettered": frozenset(DEAD_LETTERS)}
-_OUTCOMES: Final = frozenset({*EVENTS, *SERVED})
+_OUTCOMES: Final = frozenset({*EVENTS, *SERVED, *PROBED})
 _INVOCATION: Final = {"invocations": "Count", "errors": "Count", "duration": "Milliseconds"}
 
 

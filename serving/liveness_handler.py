@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..domain.liveness import summary_of
+from ..io import emf
 from ..io.liveness import WORKER, LivenessCheck, Teller
 from ..io.logs import configure_logging
 from ..io.telemetry import start
@@ -35,13 +36,18 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
     """
     del event
     request_id = invocation_id(context)
-    settings = load_serving_settings()
-    configure_logging(settings.log_level, WORKER, request_id)
-    start.start(WORKER, settings)
-    parts = all_parts(settings)
-    teller = Teller.of(settings, parts, _log.warning)
-    probed = LivenessCheck(settings, parts).round()
-    if probed is None:
-        return {"skipped": True}
-    told = 0 if teller is None else teller.tell(probed)
-    return {"correlation": {"requestId": request_id}, "data": {**summary_of(probed), "told": told}}
+    with emf.invocation(WORKER, request_id) as counts:
+        settings = load_serving_settings()
+        configure_logging(settings.log_level, WORKER, request_id)
+        start.start(WORKER, settings)
+        parts = all_parts(settings)
+        teller = Teller.of(settings, parts, _log.warning)
+        probed = LivenessCheck(settings, parts).round()
+        if probed is None:
+            counts["skipped"] = 1
+            return {"skipped": True}
+        told = 0 if teller is None else teller.tell(probed)
+        found = summary_of(probed)
+        counts.update(parts_up=found["up"], parts_down=found["down"], told=told)
+        start.flush()  # nothing runs until the next invocation
+    return {"correlation": {"requestId": request_id}, "data": {**found, "told": told}}

@@ -122,6 +122,15 @@ def test_the_lambda_answers_a_schedule(cli, there, tmp_path):
     assert down.code == 0 and down.json["data"]["down"] == 1, "an outage is an answer, not an error"
 
 
+def test_the_lambda_tells_cloudwatch_how_many_parts_are_down(cli, there, tmp_path):
+    event = tmp_path / "event.json"
+    event.write_text("{}")
+    env = {**there, "FAN_IDENTITY_CACHE": "redis://127.0.0.1:1/0", "FAN_IDENTITY_EMF": "on"}
+    line, _ = cli("lambda", "checkLiveness", event, env=env).text.splitlines()
+    told = json.loads(line)
+    assert (told["worker"], told["parts_up"], told["parts_down"], told["errors"]) == ("checkLiveness", 1, 1, 0)
+
+
 @pytest.mark.parametrize(
     "program",
     [
