@@ -102,6 +102,7 @@ class _ReadRange(beam.DoFn):
         self._batch_records = batch_records
 
     def setup(self) -> None:
+        worker_reports.start(self._backends)
         self._switch = kill_switch(self._backends)
 
     def process(self, element: FileRange) -> Iterator[Batch[RawRecord]]:

@@ -17,9 +17,11 @@ import msgspec
 from starlette.routing import Route
 
 from ...domain.flow import FAILED_BATCHES, History, Lag, Moment, QueueState, RateMeter, Reading
+from ...domain.liveness import OUTAGE_PK, Outage
 from ...io.backends import open_operations, open_queue, operations_address, scheme_of
 from ...io.clock import now_ms
 from ...io.errors import FanIdentityError
+from ...io.ports import Table
 from ...io.queue_state import queue_state
 from ...io.registry import WORKERS
 from ...io.settings import Settings
@@ -58,6 +60,7 @@ class FlowSampler:
     Args:
         read: the reports of worker processes.
         queues: by name, how each is asked.
+        outages: those that checkLiveness knows to go on.
         clock_ms: the time in epoch milliseconds; tests pass their own.
     """
 
@@ -65,15 +68,18 @@ class FlowSampler:
         self,
         read: Callable[[], Sequence[WorkerReport]],
         queues: Mapping[str, AskQueue],
+        outages: Callable[[], Sequence[Outage]] = tuple,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._read = _Asked(read)
+        self._outages = _Asked(outages)
         self._queues = {name: _Asked(ask) for name, ask in queues.items()}
         self._clock_ms = clock_ms
         self._meter = RateMeter()
         self._history = History(_KEPT_MS // STEP_MS)
         self._reports: Sequence[WorkerReport] = ()
         self._problems: list[str] = []
+        self._down: Sequence[Outage] = ()
         self._running: asyncio.Task[None] | None = None
 
     @classmethod
@@ -84,7 +90,7 @@ class FlowSampler:
             UsageError: an address is wrong, or there is none for the operations table.
         """
         table = open_operations(operations_address(settings))
-        return cls(lambda: read_reports(table), _queues_of(settings))
+        return cls(lambda: read_reports(table), _queues_of(settings), lambda: _outages_of(table))
 
     def start(self) -> None:
         """Begins, on the running event loop."""
@@ -108,8 +114,8 @@ class FlowSampler:
 
     async def sample(self) -> None:
         """Adds what is known now to the history."""
-        asked = [self._read, *self._queues.values()]
-        reports, *states = await asyncio.gather(*(one.ask() for one in asked))
+        asked = [self._read, self._outages, *self._queues.values()]
+        reports, outages, *states = await asyncio.gather(*(one.ask() for one in asked))
         now = self._clock_ms()
         problems = [] if self._read.problem is None else ["the table of workers' reports does not answer"]
         problems += [f"queue {name} does not answer" for name, one in self._queues.items() if one.problem is not None]
@@ -121,6 +127,7 @@ class FlowSampler:
         rates = {} if reports is None else self._meter.observe(_readings(known), now)
         self._history.add(Moment(now, rates, _more(queues, known, now), _lag(known, now)))
         self._problems = problems
+        self._down = () if outages is None else outages
         if reports is not None:
             self._reports = reports
 
@@ -133,6 +140,7 @@ class FlowSampler:
             "stepMs": STEP_MS,
             **self._history.columns(since),
             "processes": [_process(report, now) for report in shown if now - report.updated_at < _KEPT_MS],
+            "outages": [{"part": outage.part, "since": outage.began_at} for outage in self._down],
             "problems": self._problems,
         }
 
@@ -208,6 +216,12 @@ def _in_thread(question: Callable[[], Answer]) -> "asyncio.Future[Answer]":
 
     threading.Thread(target=run, name="console-flow", daemon=True).start()
     return future
+
+
+def _outages_of(table: Table) -> list[Outage]:
+    """Outages that go on, as checkLiveness keeps them; what was wrong is in its alert and its log, not here."""
+    items = table.query(OUTAGE_PK)
+    return [msgspec.convert(item, Outage) for item in items if item.get("down") is True]
 
 
 def _queues_of(settings: Settings) -> dict[str, AskQueue]:

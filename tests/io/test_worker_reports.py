@@ -130,7 +130,9 @@ def test_a_run_reports_its_books(make_store, cli, sale, tmp_path):
     assert cli("run", "enqueueFromStream", "--source", f"file://{events}", *store.flag).code in (0, 1)
     done = cli("run", "scoreUsers", *store.flag, "--json")
     assert done.code == 0, done.err
-    (last,) = read_reports(open_operations(store.address), ["scoreUsers"])
+    enqueued, last = read_reports(open_operations(store.address), ["enqueueFromStream", "scoreUsers"])
+    assert (enqueued.source, enqueued.ended) == ("file:sale.jsonl", True)
+    assert enqueued.counts["enqueued"] == last.counts["received"]
     assert last.ended
     assert last.counts["scored"] == done.json["scored"] > 0
     assert last.batches > 0

@@ -14,6 +14,7 @@ export class FlowHistory {
     this.lag = {}; // by worker: source, records
     this.processes = [];
     this.problems = [];
+    this.outages = []; // of parts, as checkLiveness knows them
     this.now = 0;
     this.stepMs = 5_000;
   }
@@ -35,7 +36,7 @@ export class FlowHistory {
       }
     }
     this.#level();
-    Object.assign(this, { processes: answer.processes, problems: answer.problems ?? [], now: answer.now, stepMs: answer.stepMs });
+    Object.assign(this, { processes: answer.processes, problems: answer.problems ?? [], outages: answer.outages ?? [], now: answer.now, stepMs: answer.stepMs });
   }
 
   /** Every column as long as the times, and none longer than an hour. */

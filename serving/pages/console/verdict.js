@@ -24,7 +24,7 @@ const FORGOTTEN_MS = 600_000;
 export function verdict(history, letters, flags) {
   const off = (flags?.flags ?? []).filter((flag) => flag.known && flag.enabled === false).map((flag) => flag.worker);
   const waits = [...queueFindings(history), ...lagFindings(history)];
-  const fails = [...failureFindings(history), ...processFindings(history), ...letterFindings(letters)];
+  const fails = [...outageFindings(history), ...failureFindings(history), ...processFindings(history), ...letterFindings(letters)];
   return {
     ...headline(history, off),
     waits,
@@ -100,6 +100,10 @@ function lagFindings(history) {
     const behind = newest(records);
     return behind ? [{ level: "ok", text: `${worker}: ${counted(behind, "record")} behind ${source}` }] : [];
   });
+}
+
+function outageFindings(history) {
+  return history.outages.map(({ part, since }) => ({ level: "bad", text: `${part} does not answer, since ${age((history.now - since) / 1_000)}` }));
 }
 
 function failureFindings(history) {

@@ -6,9 +6,11 @@ import threading
 import pytest
 
 from fan_identity.domain.flow import QueueState
+from fan_identity.domain.liveness import Outage
 from fan_identity.io.backends import open_operations, open_queue
 from fan_identity.io.clock import now_ms
 from fan_identity.io.errors import BackendUnavailableError
+from fan_identity.io.outages import OutageBook
 from fan_identity.io.ports import QueueEntry
 from fan_identity.io.queue_state import queue_state
 from fan_identity.io.settings import load_settings
@@ -46,6 +48,21 @@ def test_reports_and_queues_of_a_store_become_columns(tmp_path):
     (process,) = told["processes"]
     assert (process["worker"], process["process"], process["alive"]) == ("scoreUsers", "p", True)
     assert nothing_new["times"] == []
+
+
+def test_outages_that_go_on_are_told_without_what_was_wrong(tmp_path):
+    settings = load_settings(store=f"sqlite:///{tmp_path}/fans.db")
+    book = OutageBook(lambda: open_operations(settings.store), tmp_path / "local.db", 10, print)
+    book.read()
+    assert book.write(Outage("model", "https://model", revision=1, down=True, began_at=5, problem="secret of host-17"))
+    assert book.write(Outage("cache", "redis://cache", revision=1, down=False, began_at=5, ended_at=9))
+
+    async def sampled():
+        sampler = FlowSampler.of(settings)
+        await sampler.sample()
+        return sampler.answer(0)["outages"]
+
+    assert asyncio.run(sampled()) == [{"part": "model", "since": 5}]
 
 
 def test_what_does_not_answer_is_a_gap_and_is_told():

@@ -158,6 +158,12 @@ def test_what_fails_is_told_by_worker_with_where_to_look(verdict):
     assert verdict(flow(scored=(5.0,)))["fails"] == []
 
 
+def test_parts_that_are_down_are_told(verdict):
+    answer = flow(scored=(5.0,))
+    told = verdict(answer | {"outages": [{"part": "model", "since": answer["now"] - 240_000}]})
+    assert [one["text"] for one in told["fails"]] == ["model does not answer, since 4 min"]
+
+
 def test_versions_side_by_side_are_told(verdict):
     one = flow()["processes"][0]
     told = verdict(flow(processes=[one, one | {"process": "other", "version": "0.2.0"}]))
