@@ -112,6 +112,22 @@ def test_an_outage_is_told_and_its_end_over_runs_of_their_own(cli, there):
     assert receiver.actions() == [("model", "trigger"), ("model", "resolve")]
 
 
+def test_a_checker_killed_while_the_webhook_has_its_notice_costs_one_repetition(cli, there):
+    """kill -9 between the alert and its being noted: the next checker cannot know, and tells once more."""
+    with Receiver("hang") as receiver, Receiver("503") as service:
+        env = {**there, WEBHOOK_ENV: receiver.url, "FAN_IDENTITY_MODEL": f"http://127.0.0.1:{service.port}/score"}
+        first = cli.start(*COMMAND, "--every", "1s", "--json", env=env)
+        first.until(lambda: receiver.requests, "the alert")
+        assert first.kill() == -9
+        receiver.mood = "ok"
+        second = cli.start(*COMMAND, "--every", "1s", "--json", env=env)
+        second.until(lambda: second._base.with_suffix(".out").read_bytes().count(b"\n") >= 4, "four rounds")
+        second.signal(signal.SIGINT)
+        assert second.wait().code == 0
+        assert receiver.actions() == [("model", "trigger")] * 2
+        assert len({request.json["dedup_key"] for request in receiver.requests}) == 1
+
+
 def test_the_lambda_answers_a_schedule(cli, there, tmp_path):
     event = tmp_path / "event.json"
     event.write_text(json.dumps({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}))
