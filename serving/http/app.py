@@ -18,7 +18,7 @@ from .arm_endpoint import PATH, ArmEndpoint
 from .authentication import Authentication
 from .health import Check, Needed, check_all, health, readiness, text_of
 from .openapi import DOCS_POLICY, docs_page, openapi
-from .request_traces import traced
+from .request_traces import is_recorded, traced
 from .rest import GuardedRoutes
 
 _log: Final = logging.getLogger("fan_identity.http")
@@ -77,7 +77,7 @@ class Application:
             path = scope["raw_path"]
             of_arm = self._arm is not None and (path.startswith(_SLASH) or path == PATH)
             endpoint = self._arm if self._arm is not None and of_arm else self._rest
-            if tracing.switch.on:
+            if tracing.switch.on and is_recorded(scope, trusts=self._trusts_traces):
                 await traced(endpoint, scope, receive, send, trusts=self._trusts_traces)
             else:
                 await endpoint(scope, receive, send)
@@ -122,7 +122,8 @@ class Application:
 
 
 def _own_routes(parts: Parts) -> list[BaseRoute]:
-    document = openapi(graphql=any(getattr(route, "path", "") == "/graphql" for route in parts.routes))
+    paths = {getattr(route, "path", "") for route in parts.routes}
+    document = openapi(graphql="/graphql" in paths, console="/console/api/me" in paths)
     page = docs_page(document)
 
     async def serve_document(request: Request) -> JSONResponse:

@@ -38,11 +38,12 @@ def _errors(*statuses: int) -> dict[str, Any]:
     return {str(status): _answer(told[status], _ERRORS) for status in statuses}
 
 
-def openapi(graphql: bool) -> dict[str, Any]:
+def openapi(graphql: bool, console: bool = False) -> dict[str, Any]:
     """The document.
 
     Args:
         graphql: whether ``/graphql`` is served.
+        console: whether the operators' console is.
     """
     paths: dict[str, Any] = {
         "/arm/{globalUserId}": {
@@ -120,6 +121,10 @@ def openapi(graphql: bool) -> dict[str, Any]:
                 "responses": {"200": _answer("`data`, `errors`, `extensions`."), **_errors(400, 401, 413, 415, 429)},
             }
         }
+    if console:
+        from ..console.openapi import console_paths  # noqa: PLC0415 - a lookup without a console does without it
+
+        paths |= console_paths()
     return {
         "openapi": "3.1.0",
         "info": {
