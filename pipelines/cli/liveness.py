@@ -27,12 +27,13 @@ _PROBLEM_CHARACTERS: Final = 300
 _LAST_SECONDS: Final = 6.0
 
 
-def run_liveness(every: str | None, store: str | None, *, as_json: bool) -> None:
+def run_liveness(every: str | None, store: str | None, metrics_port: int | None, *, as_json: bool) -> None:
     """Probes every part the settings name, tells of outages, and shows what it found.
 
     Args:
         every: between the beginnings of two rounds, until stopped: ``15s``; None for one round.
-        store: overrides the setting.
+        store: overrides the setting. Likewise ``metrics_port``.
+        metrics_port: where Prometheus is answered, while it goes on.
         as_json: one JSON object a round.
 
     Raises:
@@ -43,7 +44,7 @@ def run_liveness(every: str | None, store: str | None, *, as_json: bool) -> None
     from ...serving.settings import load_serving_settings  # noqa: PLC0415
 
     interval = None if every is None else _interval(every)
-    settings = load_serving_settings(store=store)
+    settings = load_serving_settings(store=store, metrics_port=metrics_port)
     configure_logging(settings.log_level, WORKER, uuid.uuid4().hex)
     parts = all_parts(settings)
     start.start(WORKER, settings)

@@ -99,7 +99,7 @@ def run(
         return
     chosen = worker_named(name)
     if chosen.kind is Kind.LIVENESS:
-        run_liveness(every, store, as_json=as_json)
+        run_liveness(every, store, metrics_port, as_json=as_json)
         return
     if every is not None:
         raise UsageError(f"--every is checkLiveness's; {chosen.name} goes on by itself with --streaming")

@@ -1,11 +1,14 @@
 """``fan-identity run checkLiveness`` and its Lambda: exit codes, shapes, a clean stop, and what is never shown."""
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fan_identity.io.alerts import WEBHOOK_ENV
@@ -84,6 +87,23 @@ def test_people_see_a_table_first_and_then_what_changes(cli, there, tmp_path):
     running.until(lambda: "store is DOWN: store" in out.read_text(), "the outage")
     (tmp_path / "away.db").rename(tmp_path / "fans.db")
     running.until(lambda: "store answers again" in out.read_text(), "the recovery")
+    running.signal(signal.SIGINT)
+    assert running.wait().code == 0
+
+
+def test_prometheus_reads_which_part_is_down(cli, there):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = {**there, "FAN_IDENTITY_CACHE": "redis://127.0.0.1:1/0"}
+    running = cli.start(*COMMAND, "--every", "1s", "--json", "--metrics-port", str(port), env=env)
+    running.until(lambda: running._base.with_suffix(".out").read_bytes().count(b"\n") >= 1, "a round")
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    up = {
+        line.partition('part="')[2].partition('"')[0]: line.split()[-1]
+        for line in text.splitlines()
+        if "probe_up{" in line
+    }
+    assert up == {"store": "1.0", "cache": "0.0"}
     running.signal(signal.SIGINT)
     assert running.wait().code == 0
 
