@@ -98,12 +98,8 @@ def test_prometheus_reads_which_part_is_down(cli, there):
     running = cli.start(*COMMAND, "--every", "1s", "--json", "--metrics-port", str(port), env=env)
     running.until(lambda: running._base.with_suffix(".out").read_bytes().count(b"\n") >= 1, "a round")
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    up = {
-        line.partition('part="')[2].partition('"')[0]: line.split()[-1]
-        for line in text.splitlines()
-        if "probe_up{" in line
-    }
-    assert up == {"store": "1.0", "cache": "0.0"}
+    up = re.findall(r'^fan_identity_probe_up\{.*part="(\w+)".*\} (\S+)$', text, re.MULTILINE)
+    assert dict(up) == {"store": "1.0", "cache": "0.0"}
     running.signal(signal.SIGINT)
     assert running.wait().code == 0
 
