@@ -11,27 +11,39 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
 
-from ..domain.traceparent import parse_traceparent
+from ..domain.traceparent import TraceParent, parse_traceparent
 from ..io.telemetry.tracing import NOTHING, Attributes, Span, new_span, switch
 
 _EXPORTERS = "OTEL_EXPORTER_OTLP_"
 
 
+def chooses(traceparents: Sequence[object], *, trusts: bool) -> bool:
+    """Whether a request is recorded; asked once for each, and first: most are not. Only where ``tracing.switch.on``.
+
+    Args:
+        traceparents: those it brought; of several, none counts.
+        trusts: whether the caller's trace is continued.
+    """
+    return switch.sampling.chooses(_caller(traceparents) if trusts else None)
+
+
 def request_span(name: str, traceparents: Sequence[object], attributes: Attributes, *, trusts: bool) -> Span:
-    """The span of a request, where it is recorded. Only where ``tracing.switch.on``.
+    """The span of a request that is recorded.
 
     Args:
         name: of a short list.
-        traceparents: those it brought; of several, none counts.
+        traceparents: as ``chooses``.
         attributes: without anything that could name a fan.
-        trusts: whether the caller's trace is continued.
+        trusts: as ``chooses``.
     """
-    caller = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    if not switch.sampling.chooses(caller if trusts else None):
-        return NOTHING
+    caller = _caller(traceparents)
     if trusts:
         return new_span(name, "server", parent=caller, attributes=attributes)
     return new_span(name, "server", links=(caller,), attributes=attributes)
+
+
+def _caller(traceparents: Sequence[object]) -> TraceParent | None:
+    return parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
 
 
 @contextmanager
@@ -49,7 +61,9 @@ def resolver_trace(worker: str, request_id: str, event: object, *, trusts: bool)
         yield
         return
     attributes: Attributes = {"faas.invocation_id": request_id, "faas.trigger": "http"}
-    span = request_span(worker, _traceparents(event), attributes, trusts=trusts)
+    brought = _traceparents(event)
+    recorded = chooses(brought, trusts=trusts)
+    span = request_span(worker, brought, attributes, trusts=trusts) if recorded else NOTHING
     try:
         with span:
             yield

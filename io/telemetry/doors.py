@@ -8,7 +8,7 @@ from functools import wraps
 from types import CoroutineType
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
-from .tracing import Attributes, Value, service_span, switch
+from .tracing import Attributes, Value, in_recorded_span, service_span
 
 _DATABASE: Final = ("db.operation.name", "db.operation.batch.size")
 _MESSAGING: Final = ("messaging.operation.name", "messaging.batch.message_count")
@@ -73,7 +73,7 @@ def async_database_call(operation: str) -> AsyncDecorator:
 
         @wraps(method)
         def call(self: Owner, *args: P.args, **named: P.kwargs) -> "CoroutineType[Any, Any, R]":
-            return traced(self, *args, **named) if switch.on else method(self, *args, **named)
+            return traced(self, *args, **named) if in_recorded_span() else method(self, *args, **named)
 
         return call
 
@@ -84,7 +84,7 @@ def _spanned(operation: str, names: tuple[str, str]) -> Decorator:
     def decorate(method: Method[Owner, P, R]) -> Method[Owner, P, R]:
         @wraps(method)
         def call(self: Owner, *args: P.args, **named: P.kwargs) -> R:
-            if not switch.on:
+            if not in_recorded_span():
                 return method(self, *args, **named)
             with service_span(*_described(self.place, operation, names, args)):
                 return method(self, *args, **named)

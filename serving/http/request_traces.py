@@ -6,7 +6,7 @@ Source: OpenTelemetry semantic conventions 1.38, "HTTP server".
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..traces import request_span
+from ..traces import chooses, request_span
 from .answers import Message, Receive, Scope, Send
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
@@ -21,8 +21,18 @@ _SERVER_ERROR: Final = 500
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+def is_recorded(scope: Scope, *, trusts: bool) -> bool:
+    """Whether a request is recorded; asked once for each. Only where ``tracing.switch.on``.
+
+    Args:
+        scope: of the request.
+        trusts: whether the caller's trace is continued.
+    """
+    return chooses(_brought(scope) if trusts else (), trusts=trusts)
+
+
 async def traced(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, *, trusts: bool) -> None:
-    """Answers one request by an endpoint, in a span where it is recorded.
+    """Answers one request that is recorded by an endpoint, in a span.
 
     Args:
         endpoint: an ASGI application.
@@ -40,8 +50,7 @@ async def traced(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send,
     }
     if route:
         attributes["http.route"] = route
-    found = [value for name, value in scope["headers"] if name == _HEADER]
-    with request_span(f"{method} {route}".rstrip(), found, attributes, trusts=trusts) as span:
+    with request_span(f"{method} {route}".rstrip(), _brought(scope), attributes, trusts=trusts) as span:
 
         async def send_noting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -52,6 +61,10 @@ async def traced(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send,
             await send(message)
 
         await endpoint(scope, receive, send_noting)
+
+
+def _brought(scope: Scope) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == _HEADER]
 
 
 def _route_of(path: str) -> str:
