@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 DEMO_FLAGS ?=
 
-.PHONY: vegeta graphiql services services-stop test-services test-services-slow flink flink-stop bench-streams bench-serving bench-batch help demo test lint format bench model prism lock clean
+.PHONY: vegeta graphiql services services-stop test-services test-services-slow flink flink-stop bench-streams bench-serving bench-telemetry bench-batch help demo test lint format bench model prism lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/'
@@ -47,6 +47,9 @@ bench-streams: $(BIN)/.dev ## queues and stores beside hand-written workers; lat
 
 bench-serving: $(BIN)/.dev vegeta ## the API beside peers; what its Lambda handlers take to start (needs wrk and redis-server)
 	$(BIN)/python -m fan_identity.benchmarks.serving.run
+
+bench-telemetry: $(BIN)/.dev ## what metrics and traces cost, on and off (needs wrk and redis-server)
+	$(BIN)/python -m fan_identity.benchmarks.telemetry.run
 
 bench-batch: $(BIN)/.dev ## imports and clusters beside loops by hand and label propagation (make services first)
 	$(BIN)/python -m fan_identity.benchmarks.batch.run
