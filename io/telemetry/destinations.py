@@ -17,6 +17,8 @@ _SYSTEMS: Final = {
     "sqs": "aws_sqs",
     "pubsub": "gcp_pubsub",
     "sqlite": "sqlite",
+    "eventbridge": "aws_eventbridge",
+    "file": "file",
 }
 _ARN_PARTS: Final = 6
 
@@ -27,7 +29,7 @@ def destination(source: str) -> dict[str, Value]:
 
     Args:
         source: an address, with ``#partition`` behind it where it is a partition's; an ARN, ``kafka:topic#partition``
-            as Lambda events have it, or a file's path.
+            or an EventBridge source, as Lambda events have them; or a file's absolute path.
 
     >>> destination("kafka://host:9092/activities#3")["messaging.destination.partition.id"]
     '3'
@@ -39,14 +41,17 @@ def destination(source: str) -> dict[str, Value]:
         parts = source.split(":", _ARN_PARTS - 1)
         scheme, target = parts[2] if len(parts) == _ARN_PARTS else "", parts[-1]
         target = target.split("/")[1] if "/" in target else target
+    elif address.startswith("/"):
+        scheme, target = "file", PurePath(address).name
     elif not separator:
-        scheme, _, topic = address.partition(":")
-        target = topic if scheme == "kafka" else PurePath(address).name
+        scheme, _, target = address.partition(":")
+        if scheme != "kafka":  # an EventBridge event's source, such as com.example.idv
+            scheme, target = "eventbridge", address
     elif scheme in ("kafka", "pubsub"):
         target = target.rpartition("/")[2]
     elif scheme == "sqlite":
         target = ""
-    attributes: dict[str, Value] = {"messaging.system": _SYSTEMS.get(scheme, "file")}
+    attributes: dict[str, Value] = {"messaging.system": _SYSTEMS.get(scheme, "other")}
     if target:
         attributes["messaging.destination.name"] = target
     if partition:

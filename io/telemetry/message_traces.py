@@ -16,7 +16,7 @@ from .destinations import name_of
 from .doors import Place
 from .tracing import Span, new_span, switch
 
-_MARK: Final = b'"traceparent"'
+_MARK: Final = b"traceparent"  # without quotes: in an envelope they are escaped
 _SEND: Final = {"messaging.operation.name": "send", "messaging.operation.type": "send"}
 
 
