@@ -468,6 +468,20 @@ def test_it_fits_and_can_be_read(letters, tab, tmp_path, name, options):
     assert watched.complaints == []
 
 
+def test_no_width_needs_to_be_scrolled(letters, tab):
+    letters.letter(reason="x" * 64, error="y" * 3_000)
+    letters.report("enqueueFromSQJourneyStream", queue=None, source="kafka:" + "z" * 200)
+    _, page = opened(letters, tab)
+    for width in (320, 360, 641, 700, 820, 961, 1000, 1100):
+        page.set_viewport_size({"width": width, "height": 800})
+        for section, words in SECTIONS.items():
+            page.goto(f"{letters.address}/console#{section}")
+            expect(page.locator(f"#section-{section}")).to_contain_text(words, timeout=PATIENCE * 1_000)
+            if section == "dead-letters":
+                expect(page.get_by_role("button", name="Look at the letter")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (width, section)
+
+
 def test_lines_differ_by_more_than_their_colour(site, tab):
     _, page = opened(site, tab)
     dashes = page.evaluate(
