@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from typing import Final
@@ -50,8 +50,7 @@ def answered_status(
     scheme, host, port, target = _parts(url)
     deadline = time.monotonic() + seconds
     try:
-        ip = _resolved(host, port, refuse)
-        connected = socket.create_connection((str(ip), port), timeout=seconds)
+        connected = _connected(_resolved(host, port, refuse), port, seconds)
     except OSError as error:
         raise BackendUnavailableError(f"is out of reach ({_kind(error)})") from None
     # Whatever drips: a socket's own timeout begins anew with every byte. The copy outlives the wrapping by TLS.
@@ -94,8 +93,8 @@ def _parts(url: str) -> tuple[str, str, int, str]:
     return parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], target
 
 
-def _resolved(host: str, port: int, refuse: Callable[[Ip], str | None]) -> Ip:
-    """The address to connect to, so that what was checked is what is connected to."""
+def _resolved(host: str, port: int, refuse: Callable[[Ip], str | None]) -> list[Ip]:
+    """The addresses to connect to, so that what was checked is what is connected to."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     ips = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     for ip in ips:
@@ -103,7 +102,27 @@ def _resolved(host: str, port: int, refuse: Callable[[Ip], str | None]) -> Ip:
         if (reason := refuse(plain)) is not None:
             raise UsageError(reason)
     # IPv4 first: a host without a route for IPv6 fails at once, one that drops it hangs.
-    return min(ips, key=lambda ip: ip.version)
+    return sorted(ips, key=lambda ip: ip.version)
+
+
+def _connected(ips: Sequence[Ip], port: int, seconds: float) -> socket.socket:
+    """A connection to the first address that takes one; each gets its share of what time is left.
+
+    Raises:
+        OSError: none does.
+    """
+    deadline = time.monotonic() + seconds
+    failed: OSError = OSError("no address")
+    for number, ip in enumerate(ips):
+        share = max(0.1, (deadline - time.monotonic()) / (len(ips) - number))
+        try:
+            connected = socket.create_connection((str(ip), port), timeout=share)
+        except OSError as error:
+            failed = error
+        else:
+            connected.settimeout(seconds)
+            return connected
+    raise failed
 
 
 def _cut(connected: socket.socket) -> None:

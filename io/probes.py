@@ -37,6 +37,7 @@ MODELS: Final = ("model", "staging_model")
 _PAUSE_SECONDS: Final = 0.25
 _LATE_SECONDS: Final = 0.1
 _MOST_HANGING: Final = 4
+_PROBLEM_CHARACTERS: Final = 500
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ def _problem(part: Part, seconds: float) -> Exception | None:
 
 def _text_of(problem: Exception) -> str:
     """Errors of ours hold no secrets; the text of others may hold anything."""
-    return str(problem) if isinstance(problem, FanIdentityError) else f"the probe failed ({type(problem).__name__})"
+    text = str(problem) if isinstance(problem, FanIdentityError) else f"the probe failed ({type(problem).__name__})"
+    return text[:_PROBLEM_CHARACTERS]
 
 
 def _down(part: Part, seconds: float, problem: str) -> Probed:

@@ -109,6 +109,16 @@ def test_a_name_that_leads_to_metadata_is_refused_by_where_it_leads(monkeypatch)
         Webhook("https://hooks.example.com/x").send(NOTICE)
 
 
+def test_of_several_addresses_one_that_answers_is_enough(monkeypatch):
+    """As a balancer's name that still leads to a node that is gone, too."""
+    with Receiver() as receiver:
+        there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", receiver.port))
+        gone = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", receiver.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [gone, there])
+        assert answered_status(f"http://balancer.example.com:{receiver.port}/", 60.0) == 200
+        assert receiver.requests[0].headers["host"] == f"balancer.example.com:{receiver.port}"
+
+
 @pytest.mark.parametrize(
     "url",
     [
