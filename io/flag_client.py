@@ -60,7 +60,7 @@ class FlagClient:
         return enabled
 
     def includes(self, toggle: str, global_user_id: str) -> bool:
-        """Whether it is on for a user. Asks the engine only where that depends on the user: it takes 0.2 ms."""
+        """Whether a user is in its share. Asks the engine only where that depends on the user: it takes 0.2 ms."""
         known = self._known.for_everyone
         if toggle not in known:
             return self._flags.default
@@ -127,7 +127,7 @@ class FlagClient:
 
     def _apply(self) -> None:
         if self._known.text:
-            self._engine.take_state(self._known.text)
+            self._engine.take_state(self._known.text_of_shares())
         set_debug(Reason.FLAG, on=self._known.enabled.get(self._flags.prefix + DEBUG, False))
 
     async def _tell_use(self) -> None:

@@ -36,7 +36,11 @@ class Flags(Protocol):
         ...
 
     def includes(self, worker: str, global_user_id: str) -> bool:
-        """Whether it is to work for this user; the same answer for a user as long as the flag stays."""
+        """Whether this user is in its share, be it switched on or off; the same answer as long as the share stays.
+
+        What was taken up before the worker was switched off ends, and is not dropped: who takes up work asks
+        ``is_enabled`` first.
+        """
         ...
 
     def look(self) -> None:
@@ -127,7 +131,7 @@ class UnleashFlags:
         return self._client().is_enabled(self.prefix + worker)
 
     def includes(self, worker: str, global_user_id: str) -> bool:
-        """Whether the toggle is on for this user."""
+        """Whether this user is in the toggle's share, be it switched on or off."""
         return self._client().includes(self.prefix + worker, global_user_id)
 
     def known(self, worker: str) -> tuple[bool, bool | None] | None:

@@ -45,9 +45,7 @@ class _Feature(msgspec.Struct):
 
     @property
     def for_everyone(self) -> bool | None:
-        """The answer where it is the same for every user; None where the strategies must be asked."""
-        if not self.enabled:
-            return False
+        """Whether everyone is in its share; None where the strategies must be asked."""
         # One strategy that says yes is enough, and where there is none the switch decides.
         whole = not self.strategies or any(strategy.is_for_everyone for strategy in self.strategies)
         return True if whole and not self.dependencies else None
@@ -70,7 +68,7 @@ class LastKnownFlags:
 
     Attributes:
         enabled: whether a toggle is switched on, by its name.
-        for_everyone: by a toggle's name the answer for any user, or None where it depends on the user.
+        for_everyone: by a toggle's name True where its share is everyone, or None where that depends on the user.
         text: the flags as told, JSON; "" where none are known.
     """
 
@@ -112,6 +110,14 @@ class LastKnownFlags:
 
     def _knows_ours(self, enabled: dict[str, bool]) -> bool:
         return any(name.startswith(self._prefix) for name in enabled)
+
+    def text_of_shares(self) -> str:
+        """The flags with every toggle of ours switched on: what tells who is in a share, be the worker on or off."""
+        state: Any = msgspec.json.decode(self.text)
+        for feature in state["features"]:
+            if feature["name"].startswith(self._prefix):
+                feature["enabled"] = True
+        return msgspec.json.encode(state).decode()
 
     def _write(self, told: bytes) -> None:
         if self._file is None:

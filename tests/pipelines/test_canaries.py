@@ -146,6 +146,7 @@ def send(store: Store, queue: str, *bodies: bytes) -> None:
     opened.send([QueueEntry(f"g{number}", f"{queue}-{number}", body) for number, body in enumerate(bodies)])
 
 
+@pytest.mark.slow
 def test_workers_tell_nothing(
     cli: CommandLine,
     store: Store,

@@ -7,6 +7,7 @@ again. The figures are printed; the assertion is on the effect.
 
 import json
 import random
+import signal
 import threading
 import time
 import uuid
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from fan_identity.io.backends import open_queue
+from fan_identity.io.backends import open_flags, open_queue
 from fan_identity.io.flags import TOKEN_ENV
 from fan_identity.io.ports import QueueEntry
 from fan_identity.io.registry import WORKERS, Kind, worker_named
+from fan_identity.io.settings import load_settings
+from fan_identity.serving.lambda_handler import answer
 
 from ..conftest import CommandLine, Running, Store
 from .conftest import System
@@ -53,11 +56,11 @@ class Place:
     folder: Path
     prefix: str
 
-    def activity(self, number: int) -> bytes:
-        """An activity; each user has every 10th, in order."""
+    def activity(self, number: int, user: str | None = None) -> bytes:
+        """An activity; each user has every 10th, in order, where none is named."""
         fields = {
             "activityId": f"a{number}",
-            "globalUserId": f"{self.prefix}{number % 10}",
+            "globalUserId": user or f"{self.prefix}{number % 10}",
             "activityType": "login",
             "occurredAt": time.time_ns() // 1_000_000,
         }
@@ -212,7 +215,7 @@ def test_a_toggle_stops_and_starts_every_worker(
             running.until(lambda before=before: effects() > before, "it works again")
             starts.append(round(1_000 * (time.monotonic() - asked)))
     running.until(lambda: effects() >= fed.number, f"all {fed.number} that waited were worked off")
-    running.signal(15)
+    running.signal(signal.SIGTERM)
     counts = running.wait().json
     assert counts["skipped"] == 2, "pauses, not polls"
     if worker_named(worker).kind is Kind.ENQUEUE:  # a log may deliver twice, and a standard queue keeps both
@@ -247,7 +250,7 @@ def test_ten_toggles_under_load_lose_nothing(cli: CommandLine, place: Place):
     running[1].until(lambda: place.store.scores() == fed.number, "every activity is scored")
     paused = 0
     for one in running:
-        one.signal(15)
+        one.signal(signal.SIGTERM)
         result = one.wait()
         assert result.code == 0
         paused += result.json.get("skipped", 0)
@@ -257,5 +260,103 @@ def test_ten_toggles_under_load_lose_nothing(cli: CommandLine, place: Place):
     for user, ids in place.store.ids_by_user().items():
         numbers = [int(one.removeprefix("a")) for one in ids]
         assert numbers == sorted(set(numbers)), user
+    for toggle in toggles:
+        toggle.archive()
+
+
+def pause_and_go_on(running: Running, toggle: Toggle, effects: Callable[[], int]) -> tuple[int, int]:
+    """Switches off and on in the midst of work; how long each took to be felt, ms."""
+    asked = time.monotonic()
+    toggle.switch("off")
+    stopped = round(1_000 * (last_effect(running, effects) - asked))
+    before, asked = effects(), time.monotonic()
+    toggle.switch("on")
+    running.until(lambda: effects() > before, "it goes on")
+    return max(0, stopped), round(1_000 * (time.monotonic() - asked))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["run", "backfill", "request"])
+def test_a_job_pauses_in_its_midst(
+    cli: CommandLine, place: Place, job: str, measured: list[tuple[str, str, list[int], list[int]]], tmp_path: Path
+):
+    number, rescored, before = 60_000, 400, 0
+    worker = "processRescoreEvents" if job == "request" else "enqueueFromStream"
+    toggle = Toggle(share=100, worker=worker, prefix=place.prefix)
+    toggle.switch("on")
+    environment = place.system.env | {TOKEN_ENV: TOKEN, "FAN_IDENTITY_RESCORE_RATE": "50"}
+    if job == "request":
+        queue = open_queue(place.store.address, "store", "rescoreQueue", 60_000)
+        users = [f"{place.prefix}{one}" for one in range(rescored)]
+        known = tmp_path / "known.jsonl"
+        known.write_bytes(b"".join(place.activity(one, users[one]) + b"\n" for one in range(rescored)))
+        assert cli("score", known, *place.store.flag).code == 0
+        before = place.worked_off(worker)
+        queue.send([QueueEntry("g", "r", json.dumps({"users": users, "rescoreId": "r"}).encode())])
+        running = cli.start("run", worker, "--json", env=environment)
+    else:
+        file = tmp_path / "activities.jsonl"
+        file.write_bytes(b"".join(place.activity(one) + b"\n" for one in range(number)))
+        running = cli.start(job, worker, "--source", file, "--json", env=environment)
+
+    def effects() -> int:
+        return place.worked_off(worker) - before
+
+    running.until(lambda: effects() > 10, "it works")
+    stopped, started = pause_and_go_on(running, toggle, effects)
+    result = running.wait()
+    assert effects() == (rescored if job == "request" else number), result
+    assert result.code == 0
+    counts = result.json
+    assert counts.get("counts", counts)["skipped"] == 1
+    measured.append((worker, f"{job}, in its midst", [stopped], [started]))
+    assert max(stopped, started) < MOST_MS
+    toggle.archive()
+
+
+def test_the_lambda_answers_skipped(
+    place: Place, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[str, str, list[int], list[int]]]
+):
+    monkeypatch.setenv(TOKEN_ENV, TOKEN)
+    worker = worker_named("enqueueFromStream")
+    toggle = Toggle(share=100, worker=worker.name, prefix=place.prefix)
+    settings = load_settings(store=place.store.address, flags=place.system.settings["flags"])
+    event = {"eventSource": "aws:kafka", "records": {"activities-0": []}}
+    took: dict[bool, list[int]] = {True: [], False: []}
+    for state in ("on", "off", "on", "off"):
+        asked = time.monotonic()
+        toggle.switch(state)
+        skipped = state == "off"
+        until(lambda skipped=skipped: (answer(event, None, worker, settings) == {"skipped": True}) is skipped)
+        took[skipped].append(round(1_000 * (time.monotonic() - asked)))
+    measured.append((worker.name, "Lambda event", took[True], took[False]))
+    open_flags(settings.flags, settings.flags_default, settings.flags_folder).close()
+    toggle.archive()
+
+
+def test_the_debug_toggle_and_the_signal_are_felt_by_workers(cli: CommandLine, place: Place):
+    """By the process of a worker, and by each of the worker processes it starts."""
+    toggles = [Toggle(worker=name, prefix=place.prefix) for name in ("debug", "enqueueFromSQJourneyStream")]
+    toggles[1].switch("on")
+    source = place.source("enqueueFromSQJourneyStream")
+    source.put(0)
+    arguments = ("run", "enqueueFromSQJourneyStream", *source.arguments)
+    environment = place.system.env | {TOKEN_ENV: TOKEN, "FAN_IDENTITY_LOG_LEVEL": "error"}
+    running = cli.start(*arguments, "--streaming", env=environment)
+    running.until(lambda: place.store.sent() == 1, "it works")
+    for state, text in (("on", "switched on by the flag"), ("off", "switched off by the flag")):
+        toggles[0].switch(state)
+        running.until(lambda text=text: text in running.err, text)
+    for text in ("switched on by the signal", "switched off by the signal"):
+        running.signal(signal.SIGUSR2)
+        running.until(lambda text=text: text in running.err, text)
+    running.signal(signal.SIGTERM)
+    assert running.wait().code == 0
+    toggles[0].switch("on")
+    processes = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    result = cli(*arguments, "--", *processes, env=environment)
+    assert result.code == 0
+    told = [json.loads(line) for line in result.err.splitlines() if "switched on by the flag" in line]
+    assert len({line["requestId"] for line in told}) >= 2, "the command, and the process that did the work"
     for toggle in toggles:
         toggle.archive()
