@@ -35,6 +35,7 @@ WORKER: Final = "checkLiveness"
 Say = Callable[[str], None]
 
 _TRIES: Final = 5
+_SENDING_SECONDS: Final = 10.0
 _log: Final = logging.getLogger("fan_identity.liveness")
 
 
@@ -97,7 +98,8 @@ class Teller:
     def tell(self, probed: Sequence[Probed]) -> int:
         """Heeds what a round found: notes outages that begin and end, and sends what is owed.
 
-        A webhook that fails is not asked for the other notices of the round: they wait for the next one.
+        A webhook that fails is not asked for the other notices of the round, and one that is slow only for those of ten
+        seconds: they wait for the next one.
 
         Returns:
             How many notices were sent.
@@ -109,11 +111,11 @@ class Teller:
                 known[one.part] = changed
                 if changed.down and changed.owed:
                     _log.warning("a part is down", extra={"part": one.part, "problem": one.problem})
-        sent = 0
+        sent, ends = 0, time.monotonic() + _SENDING_SECONDS
         for part in dict.fromkeys((*(one.part for one in probed), *known)):  # in the order of importance
             current = known.get(part, Outage(part))
             while current.owed and is_free(current, self._clock(), claimer_is_gone=self._left(current.claim)):
-                after = self._send(current)
+                after = self._send(current) if time.monotonic() < ends else None
                 if after is None:
                     return sent
                 current, done = after

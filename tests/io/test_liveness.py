@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fan_identity.domain.liveness import CLAIM_MS, RESOLVE, TRIGGER, Probed
-from fan_identity.io import alerts, outages
+from fan_identity.io import alerts, liveness, outages
 from fan_identity.io.alerts import Webhook
 from fan_identity.io.errors import BackendUnavailableError
 from fan_identity.io.liveness import Teller, TellerThread
@@ -102,6 +102,15 @@ def test_what_the_webhook_does_not_take_is_told_at_the_next_round(checker, recei
     assert checker.round(DOWN, other) == 2
     assert receiver.actions()[1:] == [("table", TRIGGER), ("cache", TRIGGER)]
     assert checker.round(DOWN, other) == 0
+
+
+def test_a_slow_webhook_gets_what_a_round_has_time_for_and_the_rest_later(checker, receiver, monkeypatch):
+    many = [Probed(f"part{number}", "", False, 0.1, "away") for number in range(4)]
+    monkeypatch.setattr(liveness, "_SENDING_SECONDS", 0.0)
+    assert checker.round(*many) == 0
+    monkeypatch.undo()
+    assert checker.round(*many) == 4
+    assert receiver.actions() == [(one.part, TRIGGER) for one in many]
 
 
 def test_an_outage_that_ended_before_it_could_be_told_is_told_all_the_same(checker, receiver):
