@@ -5,7 +5,6 @@ not name, repeats or does not allow is refused before anything is looked up.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -62,15 +61,11 @@ class Guard:
     Args:
         authentication: of the API.
         limiter: of callers, by their subject; this process's where None.
-
-    Attributes:
-        refused: how many requests were refused, by the error's code.
     """
 
     def __init__(self, authentication: Authentication, limiter: RateLimiter | None = None) -> None:
         self._authentication = authentication
         self._limiter = limiter or LocalRateLimiter()
-        self.refused: Counter[str] = Counter()
 
     def read(self, path: str, answer: Handler[Parameters], parameters: type[Parameters]) -> Route:
         """``GET /console/api<path>``, for who has ``console:read``.
@@ -85,7 +80,7 @@ class Guard:
             asked = await self._admitted(request, acts=False)
             return _json(await answer(asked, _of_query(request, parameters)))
 
-        return Route(PREFIX + path, self._counted(serve), methods=["GET"])
+        return Route(PREFIX + path, _translated(serve), methods=["GET"])
 
     def act(self, path: str, answer: Handler[Parameters], parameters: type[Parameters]) -> Route:
         """``POST /console/api<path>`` with a JSON object, for who has ``console:act`` too.
@@ -100,25 +95,7 @@ class Guard:
             asked = await self._admitted(request, acts=True)
             return _json(await answer(asked, await _of_body(request, parameters)))
 
-        return Route(PREFIX + path, self._counted(serve), methods=["POST"])
-
-    def _counted(self, serve: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def counted(request: Request) -> Response:
-            try:
-                return await serve(request)
-            except FunctionError as refused:
-                self.refused[refused.code] += 1
-                raise
-            except UnavailableError as error:
-                raise unavailable(error) from None
-            except FanIdentityError as error:
-                # Its text names settings and addresses: for the log, not for the browser.
-                _log.warning("the console cannot answer: %s", error)
-                raise FunctionError(
-                    "a part is not available at the moment; the log says why", "503", "UNAVAILABLE"
-                ) from None
-
-        return counted
+        return Route(PREFIX + path, _translated(serve), methods=["POST"])
 
     async def _admitted(self, request: Request, *, acts: bool) -> Asked:
         identity = await self._authentication.identify(request.scope)
@@ -134,6 +111,22 @@ class Guard:
         if not taken.allowed:
             raise RateLimitedError(taken.retry_after)
         return Asked(identity, request.state.correlation_id)
+
+
+def _translated(serve: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def answered(request: Request) -> Response:
+        try:
+            return await serve(request)
+        except UnavailableError as error:
+            raise unavailable(error) from None
+        except FanIdentityError as error:
+            # Its text names settings and addresses: for the log, not for the browser.
+            _log.warning("the console cannot answer: %s", error)
+            raise FunctionError(
+                "a part is not available at the moment; the log says why", "503", "UNAVAILABLE"
+            ) from None
+
+    return answered
 
 
 def bad_input(message: str) -> FunctionError:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fan_identity.io.errors import UsageError
+from fan_identity.io.telemetry import metrics
 from fan_identity.serving.api_keys import create_key
 from fan_identity.serving.console import guard
 from fan_identity.serving.settings import load_serving_settings
@@ -214,3 +215,12 @@ def test_a_short_audit_key_is_told_at_the_start(console, monkeypatch):
         console.get("me")
     monkeypatch.delenv("FAN_IDENTITY_AUDIT_KEY")
     assert load_serving_settings(**console.issuer.settings).token_issuer
+
+
+def test_what_is_refused_is_counted_as_such(console, monkeypatch):
+    metrics.forget()
+    monkeypatch.setattr(metrics.switch, "on", True)
+    console.ask(("me",), ("dead-letters?limit=x",), ("nothing",), ("dead-letters/redrive", b"{"))
+    counted = {labels: sum(cell.snapshot()[0]) for labels, cell in metrics.requests.items()}
+    assert (counted["console", "ok"], counted["console", "client_error"]) == (1, 3)
+    metrics.forget()

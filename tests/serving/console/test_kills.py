@@ -12,9 +12,12 @@ import pytest
 
 from fan_identity.domain.audit import Outcome, unfinished
 from fan_identity.io.audit import AuditLog
+from fan_identity.io.backends import open_operations
 from fan_identity.io.sqlite.dead_letters import SqliteDeadLetters
 from fan_identity.io.sqlite.store import SqliteStore
+from fan_identity.serving.console.jobs import Jobs, JobState
 
+from ...conftest import until_true
 from .conftest import Console
 
 LETTERS = 40
@@ -95,3 +98,24 @@ def test_no_acknowledged_action_is_without_its_line_however_the_server_is_killed
     closed = [line.request_id for line in log.newest(None, 100_000) if line.outcome is Outcome.UNKNOWN]
     assert sorted(closed) == sorted(begun - ended), "each that was cut off, once"
     assert log.verify().whole
+
+
+@pytest.mark.slow
+def test_a_command_goes_on_where_its_server_is_killed(tmp_path, cli):
+    console = Console(tmp_path)
+    console.letters.write([console.letter(number) for number in range(5)])
+    serving, told = served(cli, console.address, tmp_path / "first.json")
+    host, port = told["address"].removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    headers = {"Authorization": f"Bearer {told['tokens']['operator']}", "Content-Type": "application/json"}
+    connection.request("POST", "/console/api/dead-letters/redrive", b'{"filter": {}, "expected": 5}', headers)
+    job = json.loads(connection.getresponse().read())["job"]
+    assert serving.kill() == -9
+    jobs = Jobs(open_operations(console.address))
+    assert jobs.get(job).state is JobState.RUNNING, "it was killed before its command had ended"
+    until_true(lambda: jobs.get(job).state is not JobState.RUNNING, "the job ends")
+    assert (jobs.get(job).exit_code, jobs.get(job).summary["failed"]) == (1, 5)
+    until_true(lambda: not unfinished(console.audit.newest(None, 10)[::-1]), "its end is in the audit log")
+    ended, begun = console.audit.newest(None, 2)
+    assert (begun.outcome, ended.outcome, ended.details["failed"]) == (Outcome.BEGUN, Outcome.DONE, 5)
+    assert console.audit.verify().whole
