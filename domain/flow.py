@@ -4,9 +4,11 @@ A rate belongs to a process until its next report; a worker's is the sum over it
 there is no rate: a gap, which is another thing than 0.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import msgspec
 
@@ -181,53 +183,59 @@ class Moment(msgspec.Struct, frozen=True):
     lag: Mapping[str, Lag]
 
 
+Key = tuple[str, str, str]
+"""Of a column: workers, queues or lag; a name; what of it."""
+
+
 class History:
-    """The last moments, at most ``most``; older ones are forgotten."""
+    """The last moments, at most ``most``; older ones are forgotten, and names of which nothing is known any more.
+
+    Kept as columns, since they are asked for whole while others wait for the same event loop.
+    """
 
     def __init__(self, most: int) -> None:
-        self._moments: deque[Moment] = deque(maxlen=most)
+        self._most = most
+        self._times: deque[int] = deque(maxlen=most)
+        self._columns: dict[Key, deque[float | None]] = {}
+        self._sources: dict[str, str] = {}
 
     def add(self, moment: Moment) -> None:
         """Adds the newest."""
-        self._moments.append(moment)
+        values = _values(moment)
+        for key in values.keys() - self._columns.keys():
+            self._columns[key] = deque([None] * len(self._times), self._most)
+        self._times.append(moment.at)
+        for key, column in list(self._columns.items()):
+            column.append(values.get(key))
+            if key not in values and all(value is None for value in column):
+                del self._columns[key]
+        self._sources |= {worker: lag.source for worker, lag in moment.lag.items()}
 
-    def columns(self, since: int = 0) -> dict[str, object]:
+    def columns(self, since: int = 0) -> dict[str, Any]:
         """Moments after ``since`` (epoch milliseconds) as columns, for a plot: a value or None for each time.
 
         Returns:
             ``times``; ``workers`` by name and series; ``queues`` by name with ``depth`` and ``oldestMs``; ``lag`` by
             worker with ``source`` and ``records``.
         """
-        moments = [moment for moment in self._moments if moment.at > since]
-        names = _names(moments)
-        return {
-            "times": [moment.at for moment in moments],
-            "workers": {
-                worker: {name: [moment.workers.get(worker, {}).get(name) for moment in moments] for name in SERIES}
-                for worker in names["workers"]
-            },
-            "queues": {
-                queue: {
-                    "depth": [moment.queues.get(queue, _UNKNOWN).depth for moment in moments],
-                    "oldestMs": [moment.queues.get(queue, _UNKNOWN).oldest_ms for moment in moments],
-                }
-                for queue in names["queues"]
-            },
-            "lag": {
-                worker: {
-                    "source": next(moment.lag[worker].source for moment in reversed(moments) if worker in moment.lag),
-                    "records": [moment.lag[worker].records if worker in moment.lag else None for moment in moments],
-                }
-                for worker in names["lag"]
-            },
+        start = bisect_right(self._times, since)
+        found: dict[str, Any] = {
+            "times": list(islice(self._times, start, None)),
+            "workers": {},
+            "queues": {},
+            "lag": {},
         }
+        for (kind, name, part), column in sorted(self._columns.items()):
+            found[kind].setdefault(name, {})[part] = list(islice(column, start, None))
+        for worker, columns in found["lag"].items():
+            columns["source"] = self._sources[worker]
+        return found
 
 
-_UNKNOWN: Final = QueueState()
-
-
-def _names(moments: Sequence[Moment]) -> dict[str, list[str]]:
-    return {
-        kind: sorted({name for moment in moments for name in getattr(moment, kind)})
-        for kind in ("workers", "queues", "lag")
+def _values(moment: Moment) -> dict[Key, float | None]:
+    values: dict[Key, float | None] = {
+        ("workers", worker, name): rates.get(name) for worker, rates in moment.workers.items() for name in SERIES
     }
+    for queue, state in moment.queues.items():
+        values["queues", queue, "depth"], values["queues", queue, "oldestMs"] = state.depth, state.oldest_ms
+    return values | {("lag", worker, "records"): lag.records for worker, lag in moment.lag.items()}

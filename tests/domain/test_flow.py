@@ -123,3 +123,10 @@ def test_columns_have_a_gap_where_a_name_was_not_there():
     assert columns["workers"]["b"]["scored"] == [None, 0.0]
     assert columns["queues"] == {"q": {"depth": [5, None], "oldestMs": [70, None]}}
     assert columns["lag"] == {"a": {"source": "kafka:t", "records": [3, None]}}
+
+
+def test_a_name_is_forgotten_once_nothing_is_known_of_it_any_more():
+    history = History(3)
+    for number in range(9):
+        history.add(Moment(number, {}, {f"q{number}": QueueState(1)}, {}))
+    assert sorted(history.columns(-1)["queues"]) == ["q6", "q7", "q8"]

@@ -12,6 +12,7 @@ const RIGHT = 12;
 const HEIGHT = 104;
 const TOP = 8;
 const AXIS = 20;
+const MISSING_STEPS = 4; // a slow answer is no gap
 const GAP = 28; // as the style sheet has it
 const MARKS = ["circle", "square", "triangle", "diamond", "cross", "circle"];
 
@@ -19,8 +20,8 @@ const MARKS = ["circle", "square", "triangle", "diamond", "cross", "circle"];
  * Plots.
  *
  * @param named what they are of, for screen readers.
- * @returns `{node, update}`: `update(times, panels)` with times in epoch milliseconds and panels
- *   `[{title, unit, format, lines: [{name, values}]}]`, values as long as times, null for a gap.
+ * @returns `{node, update}`: `update(times, panels, stepMs)` with times in epoch milliseconds, `stepMs` apart where none is
+ *   missing, and panels `[{title, unit, format, lines: [{name, style, values}]}]`, values as long as times, null for a gap.
  */
 export function charts(named) {
   const slider = element("div", { role: "slider", tabindex: "0", class: "moment", "aria-label": `Moment of ${named}`, "aria-valuemin": "0", "aria-valuenow": "0" }, "No moment is known yet.");
@@ -28,6 +29,7 @@ export function charts(named) {
   const node = element("div", { class: "charts" }, slider, place);
   let times = [];
   let panels = [];
+  let step = Infinity;
   let chosen = null; // its time; null for the newest
   let drawn = [];
 
@@ -63,7 +65,7 @@ export function charts(named) {
     const columns = width >= 760 ? 2 : 1;
     const each = Math.floor((width - (columns - 1) * GAP) / columns);
     place.classList.toggle("two", columns === 2);
-    drawn = panels.map((panel) => drawPanel(panel, times, each, choose));
+    drawn = panels.map((panel) => drawPanel(panel, times, step, each, choose));
     place.replaceChildren(...drawn.map((one) => one.node));
     point();
   }
@@ -94,9 +96,10 @@ export function charts(named) {
 
   return {
     node,
-    update(newTimes, newPanels) {
+    update(newTimes, newPanels, stepMs) {
       times = newTimes;
       panels = newPanels;
+      step = stepMs;
       if (chosen !== null && chosen < times[0]) chosen = null;
       draw();
     },
@@ -108,7 +111,7 @@ function spoken(text, panels, at) {
   return `${text}. ${parts.join(". ")}`;
 }
 
-function drawPanel({ title, unit, format, lines }, times, width, choose) {
+function drawPanel({ title, unit, format, lines }, times, step, width, choose) {
   const most = niceMost(Math.max(...lines.flatMap(({ values }) => values.filter(isNumber)), 0), unit);
   const first = times[0] ?? 0;
   const last = times.at(-1) ?? 1;
@@ -123,7 +126,7 @@ function drawPanel({ title, unit, format, lines }, times, width, choose) {
     );
   }
   if (times.length) drawTimes(still, first, last, x, width);
-  lines.forEach(({ values, style }) => still.append(svg("path", { class: `line s${style}`, d: pathOf(times, values, x, y) })));
+  lines.forEach(({ values, style }) => still.append(svg("path", { class: `line s${style}`, d: pathOf(times, values, step, x, y) })));
   const rule = svg("line", { class: "rule", y1: TOP, y2: TOP + HEIGHT });
   const dots = lines.map(({ style }) => mark(style));
   picture.append(rule, ...dots);
@@ -154,14 +157,18 @@ function drawPanel({ title, unit, format, lines }, times, width, choose) {
   };
 }
 
-// Where a value is not known the line is broken: nothing is drawn that nobody saw. A lone value is a short stroke.
-function pathOf(times, values, x, y) {
+/**
+ * The line of a column as an SVG path. Where a value is not known, or moments are missing (the server began anew), it is
+ * broken: nothing is drawn that nobody saw. A lone value is a short stroke.
+ */
+export function pathOf(times, values, stepMs, x, y) {
   let path = "";
   let drawing = false;
   values.forEach((value, place) => {
+    const isNext = place > 0 && times[place] - times[place - 1] <= MISSING_STEPS * stepMs;
     if (isNumber(value)) {
       const at = `${x(times[place]).toFixed(1)} ${y(value).toFixed(1)}`;
-      path += drawing ? `L${at}` : `M${at}h.01`;
+      path += drawing && isNext ? `L${at}` : `M${at}h.01`;
     }
     drawing = isNumber(value);
   });

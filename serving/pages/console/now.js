@@ -55,7 +55,7 @@ export function nowSection(section) {
       ...panel,
       lines: panel.lines.map((line) => ({ ...line, values: line.values.slice(-moments) })),
     }));
-    flow.update(times, panels);
+    flow.update(times, panels, history.stepMs);
     if (numbers.open) fillTable(times, panels);
   }
 

@@ -115,7 +115,7 @@ function failureFindings(history) {
       found.push({ level: "bad", text: `${worker}: ${rate(minute("failed"))} batches failed in the last minute and are read again` });
     }
     if (minute("deadLettered") > 0) {
-      found.push({ level: "bad", text: `${worker}: ${rate(minute("deadLettered"))} dead letters in the last minute`, href: `#dead-letters?worker=${worker}` });
+      found.push({ level: "bad", text: `${worker}: ${rate(minute("deadLettered"))} dead letters in the last minute`, href: `#dead-letters?${new URLSearchParams({ worker })}` });
     }
     if (minute("returned") > 0) {
       found.push({ level: "warn", text: `${worker}: ${rate(minute("returned"))} messages given back in the last minute, to be tried again` });

@@ -232,3 +232,10 @@ def test_axes_of_seconds_end_at_round_times(modules):
     assert modules("charts", "given.map((most) => m.niceMost(most, 'seconds'))", [0, 3, 50, 61, 300, 9_000]) == [
         1, 4, 60, 120, 600, 14_400,
     ]  # fmt: skip
+
+
+def test_a_line_is_broken_where_nothing_is_known_or_moments_are_missing(modules):
+    expression = "m.pathOf(given.times, given.values, 5, (time) => time, (value) => value)"
+    times = [0, 5, 10, 15, 20, 60, 65]
+    path = modules("charts", expression, {"times": times, "values": [1, 2, None, 3, 4, 5, 6]})
+    assert path == "M0.0 1.0h.01L5.0 2.0M15.0 3.0h.01L20.0 4.0M60.0 5.0h.01L65.0 6.0"

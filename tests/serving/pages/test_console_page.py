@@ -146,6 +146,18 @@ def test_the_flow_is_told_as_it_changes(site, tab):
     expect(page.locator(".findings")).to_contain_text("1 process fell silent", timeout=PATIENCE * 1_000)
 
 
+@pytest.mark.slow
+def test_a_real_workers_scores_are_seen_to_flow(cli, sale, site, tab, tmp_path):
+    _, page = opened(site, tab)
+    cli.start("run", "scoreUsers", "--store", site.flag, "--streaming")
+    row = page.locator("#section-now tr", has=page.get_by_text("scoreUsers", exact=True))
+    expect(row).to_contain_text("on DirectRunner", timeout=PATIENCE * 1_000)
+    later = tmp_path / "later.jsonl"
+    later.write_bytes(b"\n".join(sale(40, 2, 8)))
+    assert cli("run", "enqueueFromStream", "--source", f"file://{later}", "--store", site.flag).code in (0, 1)
+    expect(page.locator(".headline")).to_contain_text("Scores flow", timeout=PATIENCE * 1_000)
+
+
 def test_the_crosshair_moves_by_keys_and_the_values_are_a_table_too(site, tab):
     site.report(counts={"scored": 5})
     _, page = opened(site, tab)
