@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import sys
 import time
 
 import boto3
@@ -150,6 +152,41 @@ def test_through_an_outage_nothing_is_lost_or_told_out_of_order_and_entries_go_o
             f"v{n}" for n in range(number) if users[n % 4] == user
         ]
     assert remote.depth(remote.settings["identity_queue"]) == 0
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_loses_nothing_and_tells_all_once_and_in_order(cli, remote, upstreams):
+    """The service takes what carries a key it has seen for the same, as ours is made to."""
+    rng, number, users = random.Random(11), 120, [f"fan-{n}" for n in range(6)]
+    remote.use(visibility_timeout="2s", batch_size="5")
+    queue, own = remote.settings["identity_queue"], {user: list[str]() for user in users}
+    for n in range(number):
+        user = users[n % 6]
+        own[user].append(f"v{n}")
+        remote.send(queue, idv(n, user, rng.choice(["PASSED", "FAILED"]), NOW + n), group=user)
+        remote.send(queue, upsert(n, user, NOW + n, postalCode=str(n)), group=user)
+    for kill in range(4):
+        running = cli.start("run", "handleEvent", "--streaming", "--json", env=remote.env)
+        goal = (kill + 1) * number // 6 + rng.randrange(5)
+        running.until(lambda goal=goal: len(told(upstreams)) >= goal, "some were told of")
+        running.kill()
+    running = cli.start("run", "handleEvent", "--streaming", "--json", env=remote.env)
+    running.until(lambda: remote.depth(queue) == 0, "all are done")
+    running.signal(2)
+    running.wait()
+    known = told(upstreams)
+    assert {user: [name for of, name in known if of == user] for user in users} == own
+    results = remote.items(remote.settings["verification_table"], "VERIFICATION#")
+    profiles = remote.items(remote.settings["table"], PROFILE_SK)
+    assert sorted(item["verificationId"] for item in results) == sorted(
+        name for names in own.values() for name in names
+    )
+    assert {item["globalUserId"]: f"v{item['postalCode']}" for item in profiles} == {
+        user: names[-1] for user, names in own.items()
+    }
+    calls = upstreams.calls()["identity"]["calls"]
+    sys.stdout.write(f"\nledger events: fed={2 * number} kills=4 told={len(known)} calls={calls} dead=0\n")
+    assert remote.letters(remote.settings["table"]) == []
 
 
 def test_an_entry_goes_from_the_api_over_outbox_bus_and_queue_to_the_profile(cli, remote, server, unique, until):
