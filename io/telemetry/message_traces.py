@@ -42,6 +42,11 @@ class _Body(msgspec.Struct, gc=False):
 _decoder: Final = msgspec.json.Decoder(_Body)
 
 
+def may_have_parent(item: Carrier) -> bool:
+    """Whether it is worth asking ``parent_of``."""
+    return bool(item.trace) or (item.body is not None and _MARK in item.body)
+
+
 def parent_of(item: Carrier) -> TraceParent | None:
     """The span a record or message was sent in: of what travelled beside it, else of its JSON's ``traceparent``.
 
@@ -76,7 +81,7 @@ class Sending:
         self.traces: list[str] = list(causes)
         """For each message the traceparent it is to carry."""
         self._spans: dict[int, Span] = {}
-        if not switch.on:
+        if not switch.on or not any(causes):
             return
         for index, cause in enumerate(causes):
             parent = parse_traceparent(cause) if cause else None
