@@ -153,13 +153,21 @@ def of_parts(parts: Sequence[Part], seconds: float) -> list[Found]:
 
 
 def _of_probe(one: Probed) -> Found:
-    names = ", ".join(one.settings)
-    data = {"part": one.part, "address": one.address, "up": one.up, "ms": round(one.seconds * 1_000, 1)}
+    data = {
+        "address": one.address,
+        "settings": list(one.settings),
+        "up": one.up,
+        "ms": round(one.seconds * 1_000, 1),
+    }
+    others = ", ".join(name for name in one.settings if name != one.part)
+    also = f" (also {others})" if others else ""
     if one.up:
-        return Found("parts", names, "ok", f"{one.address} answers in {one.seconds * 1_000:.0f} ms", data)
+        text = f"{one.address} answers in {one.seconds * 1_000:.0f} ms{also}"
+        return Found("parts", one.part, "ok", text, data)
     if is_missing_store(one.address):
-        return Found("parts", names, "warning", f"{one.address} does not exist yet; it is made when first used", data)
-    return Found("parts", names, "failed", one.problem, data, BackendUnavailableError.exit_code)
+        text = f"{one.address} does not exist yet; it is made when first used{also}"
+        return Found("parts", one.part, "warning", text, data)
+    return Found("parts", one.part, "failed", f"{one.problem}{also}", data, BackendUnavailableError.exit_code)
 
 
 def is_missing_store(text: str) -> bool:
