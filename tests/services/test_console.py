@@ -1,6 +1,7 @@
 """The console over DynamoDB and a real Unleash server."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from fan_identity.serving.http.app import Application
 from fan_identity.serving.http.development import DevelopmentIssuer
 from fan_identity.serving.http.parts import open_parts
 from fan_identity.serving.settings import load_serving_settings
+
+from .conftest import REDIS, System
 
 DYNAMODB = "http://127.0.0.1:18000"
 UNLEASH = "127.0.0.1:14242"
@@ -152,6 +155,38 @@ def test_the_console_works_over_addresses_of_dynamodb(dynamodb: str, tmp_path: P
     assert [line["outcome"] for line in others[0].json()["lines"]] == ["done", "begun"]
     assert changed.status_code == 409
     assert AuditLog.of(dynamodb).verify().whole
+
+
+@pytest.mark.slow
+def test_letters_are_sent_again_to_sqs_by_the_servers_settings(
+    system: System, server: Callable[[str], None], tmp_path: Path
+) -> None:
+    for name in ("dynamodb", "elasticmq", "redis"):
+        server(name)
+    table, queue = system.table(), system.queue()
+    now = int(time.time() * 1_000)
+    record = {"activityId": "a1", "globalUserId": "fan-1", "activityType": "login", "occurredAt": now}
+    again = letter(1, worker="enqueueFromStream", reason="malformed", payload=json.dumps(record).encode())
+    open_dead_letters(table).write([again])
+    api = Api(tmp_path)
+
+    async def asked() -> Any:
+        where = {"cache": f"redis://{REDIS}/9", "table": table, "operations": table, "dead_letters": table}
+        async with api.client(queue=queue, **where) as client:
+            begun = await client.post("/console/api/dead-letters/redrive", json={"ids": [again.dead_letter_id]})
+            deadline = time.monotonic() + 5 * PATIENCE
+            while True:
+                told = (await client.get(f"/console/api/jobs/{begun.json()['job']}")).json()
+                if told["state"] != "running":
+                    return told
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+
+    told = asyncio.run(asked())
+    assert (told["state"], told["exitCode"], told["summary"].get("queued")) == ("done", 0, 1), told
+    (received,) = system.sqs.receive_message(QueueUrl=system.url(queue), WaitTimeSeconds=5)["Messages"]
+    assert "fan-1" in received["Body"]
+    assert [line.outcome for line in AuditLog.of(table).newest(None, 2)] == [Outcome.DONE, Outcome.BEGUN]
 
 
 class Toggles:
