@@ -15,6 +15,7 @@ from fan_identity.domain.keys import user_pk
 from fan_identity.domain.user_upsert import PROFILE_SK
 from fan_identity.io.backends import open_table
 from fan_identity.io.event_consumers import EventStores
+from fan_identity.io.flags import TOKEN_ENV
 from fan_identity.serving.context import Request
 from fan_identity.serving.resolvers import RESOLVERS
 from fan_identity.serving.settings import ServingSettings
@@ -23,6 +24,7 @@ from fan_identity.serving.sources import open_sources
 from ..deploy.test_event_rules import RULES
 from ..serving.fakes import fan
 from ..shuffled_events import NOW, check_shuffled, enveloped, idv, upsert
+from .unleash import TOKEN, UNLEASH, Toggle
 
 MINISTACK = "http://127.0.0.1:14566"
 
@@ -152,6 +154,27 @@ def test_through_an_outage_nothing_is_lost_or_told_out_of_order_and_entries_go_o
             f"v{n}" for n in range(number) if users[n % 4] == user
         ]
     assert remote.depth(remote.settings["identity_queue"]) == 0
+
+
+def test_only_events_of_the_flags_share_of_users_are_consumed(cli, remote, server, unique):
+    server("unleash")
+    prefix = unique("events") + "."
+    toggle = Toggle(share=40, worker="handleEvent", prefix=prefix)
+    toggle.switch("on")
+    try:
+        users = [f"fan-{n}" for n in range(40)]
+        remote.send(
+            remote.settings["identity_queue"],
+            *(body for n, user in enumerate(users) for body in (idv(n, user), upsert(n, user))),
+        )
+        remote.settings["flags"] = f"unleash+http://{UNLEASH}/api?prefix={prefix}"
+        counts = cli("run", "handleEvent", "--json", env=remote.env | {TOKEN_ENV: TOKEN}).json
+    finally:
+        toggle.archive()
+    profiles = {item["globalUserId"] for item in remote.items(remote.settings["table"], PROFILE_SK)}
+    results = {item["globalUserId"] for item in remote.items(remote.settings["verification_table"], "VERIFICATION#")}
+    assert profiles == results and 0 < len(profiles) < len(users)
+    assert (counts["stored"], counts["rejected.flagged_off"]) == (2 * len(profiles), 80 - 2 * len(profiles))
 
 
 @pytest.mark.slow
