@@ -40,6 +40,7 @@ EVENTS: Final = (
     "returned",
     "requests",
     "skipped",
+    "evicted_traces",
 )
 """What becomes of records, by the counters of the steps."""
 
