@@ -89,8 +89,14 @@ class Summary:
         self._first = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begins, on the running event loop."""
+    def start(self, *, count: bool) -> None:
+        """Begins, on the running event loop.
+
+        Args:
+            count: whether to count at once, so that who asks first need not wait.
+        """
+        if count:
+            self._asked.set()
         self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
@@ -100,14 +106,22 @@ class Summary:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def known(self) -> tuple[int | None, list[LetterTally]]:
-        """When it was counted (epoch ms), and the numbers; None before the first time, which is waited for shortly."""
+    @property
+    def kinds(self) -> list[LetterTally]:
+        """The numbers counted last; none before the first time."""
+        return [] if self._counted is None else self._counted[1]
+
+    async def counted(self) -> tuple[int, list[LetterTally]] | None:
+        """When it was counted last (epoch milliseconds), and the numbers.
+
+        None before the first time, which is waited for shortly.
+        """
         self._asked.set()
         if self._counted is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_COUNT_SECONDS):
                     await self._first.wait()
-        return (None, []) if self._counted is None else self._counted
+        return self._counted
 
     async def _follow(self) -> None:
         while True:
@@ -156,13 +170,16 @@ class DeadLetters:
 
     async def _numbers(self, asked: Asked, nothing: Nothing) -> dict[str, Any]:
         del asked, nothing
-        at, kinds = await self._summary.known()
+        counted = await self._summary.counted()
+        if counted is None:
+            return {"asOf": None, "total": None, "groups": []}
+        at, kinds = counted
         groups = [{"worker": kind.worker, "reason": kind.reason, "count": kind.number} for kind in kinds]
         return {"asOf": at, "total": sum(kind.number for kind in kinds), "groups": groups}
 
     async def _page(self, asked: Asked, page: PageOf) -> dict[str, Any]:
         del asked
-        where = await self._filter_of(page)
+        where = self._filter_of(page)
         try:
             found = await self._threads.ask(
                 "dead_letters", self._letters.page, where, after=page.after, limit=page.limit
@@ -217,7 +234,7 @@ class DeadLetters:
         """The command's arguments for what matches, and the audit log's details, if the operator saw as many."""
         if filter_.state != "waiting":
             raise bad_input("filter: only letters that wait can be sent again (state waiting)")
-        where = await self._filter_of(filter_)
+        where = self._filter_of(filter_)
         if where.worker in OF_IMPORTS:
             raise bad_input("letters of imports come again with their file: correct it and import it again")
         # Where counting takes too long, as in DynamoDB, the command itself compares before it sends anything.
@@ -247,8 +264,8 @@ class DeadLetters:
             raise not_found("dead letter")
         return stored
 
-    async def _filter_of(self, where: Where) -> LetterFilter:
-        known = {*WORKERS, *OF_IMPORTS, *(kind.worker for kind in (await self._summary.known())[1])}
+    def _filter_of(self, where: Where) -> LetterFilter:
+        known = {*WORKERS, *OF_IMPORTS, *(kind.worker for kind in self._summary.kinds)}
         if where.worker is not None and where.worker not in known:
             raise bad_input("worker: there is none of that name")
         if where.activity is not None and not where.activity.isprintable():

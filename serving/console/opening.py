@@ -72,7 +72,7 @@ def open_console(settings: ServingSettings, authentication: Authentication) -> C
         letters = open_dead_letters(letters_at)
         summary = Summary(letters, threads, _FRESH_SECONDS[scheme_of(letters_at)])
         routes += DeadLetters(letters, summary, threads, recorder, commands).routes(guard)
-        summary.start()
+        summary.start(count=scheme_of(letters_at) == "sqlite")
         closers.append(summary.close)
     table_at = settings.table or settings.store
     if table_at is None:
