@@ -8,6 +8,7 @@ import { counted, rate, span, whole } from "./words.js";
 
 const SCORING = "scoreUsers";
 const MINUTE_MS = 60_000;
+const LATELY_MS = 20_000;
 const LONG_MS = 60_000;
 const VERY_LONG_MS = 300_000;
 const FORGOTTEN_MS = 600_000;
@@ -52,25 +53,38 @@ function headline(history, off) {
   }
   const scored = mean(history.workers[SCORING]?.scored, moments);
   if (scored === null) return { level: "unknown", headline: `${SCORING} runs; its rate is known in some seconds.` };
+  const lately = mean(history.workers[SCORING]?.scored, history.within(LATELY_MS));
+  if (scored > 0 && lately === 0 && waiting) {
+    return { level: "bad", headline: `Scores do not flow any more: none in the last ${span(LATELY_MS)}, while ${many}.` };
+  }
   if (scored > 0) {
     const flows = `Scores flow: ${rate(scored)} a second over the last minute`;
     const growth = growthOf(depth, moments, history.stepMs);
     if (growth > 0 && growth > scored * 0.05 && waiting > scored * 10) {
       return { level: "warn", headline: `${flows}, and more comes than is scored: the queue grows by ${rate(growth)} a second.` };
     }
+    const oldest = oldestOf(history, own);
+    if (waiting && oldest >= LONG_MS) return { level: "warn", headline: `${flows}, but the oldest message has waited for ${span(oldest)}.` };
     return { level: "ok", headline: `${flows}.` };
   }
   if (waiting) return { level: "bad", headline: `Scores do not flow: none in the last minute, while ${many}.` };
   return { level: "idle", headline: waiting === 0 ? "Nothing to score: the queue is empty." : "Nothing was scored in the last minute." };
 }
 
-/** What waits for scoring, moment by moment: in the queues its processes read, else in the queue of that name. */
-function waitingColumn(history, processes) {
+/** The queues that wait for scoring: those its processes read, else those of that name. */
+function queuesOf(history, processes) {
   const read = new Set(processes.map((one) => one.reads));
   const all = Object.keys(history.queues);
   const known = all.filter((name) => read.has(name));
-  const names = known.length ? known : all.filter((name) => /(^|:)accountActivityQueue/.test(name));
-  return sum(names.map((name) => history.queues[name].depth), history.times.length);
+  return (known.length ? known : all.filter((name) => /(^|:)accountActivityQueue/.test(name))).map((name) => history.queues[name]);
+}
+
+function waitingColumn(history, processes) {
+  return sum(queuesOf(history, processes).map(({ depth }) => depth), history.times.length);
+}
+
+function oldestOf(history, processes) {
+  return Math.max(...queuesOf(history, processes).map(({ oldestMs }) => newest(oldestMs) ?? 0), 0);
 }
 
 /** By how much a column grew a second over its last moments; 0 where that is not known. */

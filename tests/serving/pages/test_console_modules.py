@@ -101,6 +101,19 @@ def off(worker):
             "the queue grows by 100 a second",
         ),
         (
+            flow(scored=[50.0] * 8 + [0.0] * 4, depth=(650,)),
+            None,
+            "bad",
+            "Scores do not flow any more: none in the last 20 s, while 650 messages wait.",
+        ),
+        (flow(scored=[50.0] * 8 + [0.0] * 4), None, "ok", "Scores flow: 33 a second"),
+        (
+            flow(scored=(50.0,), depth=(100,), oldest=(120_000,)),
+            None,
+            "warn",
+            "Scores flow: 50 a second over the last minute, but the oldest message has waited for 2 min.",
+        ),
+        (
             flow(scored=(100.0,), depth=[9_000 - 500 * number for number in range(MINUTE)]),
             None,
             "ok",
