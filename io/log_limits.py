@@ -43,7 +43,7 @@ class PerSecond(Generic[Kind]):
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may interrupt its holder and log
         self._kinds: dict[Kind, tuple[float, int, int]] = {}  # when its second began, passed in it, left out
 
     def admit(self, kind: Kind) -> int | None:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from pathlib import Path
@@ -160,6 +161,11 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> 
     return counts
 
 
+def _drain() -> None:
+    draining.set()
+    logging.getLogger("fan_identity").info("draining")
+
+
 def _interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C hit a step: Beam wraps whatever a step raises."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
@@ -264,9 +270,9 @@ def drain_on_signal() -> Generator[None]:
 
     def drain(number: int, frame: FrameType | None) -> None:
         del frame
-        draining.set()
         signal.signal(number, signal.SIG_DFL)
-        logging.getLogger("fan_identity").info("draining")
+        # In a thread: what the signal interrupted may be waiting for the event, or logging, and hold their locks.
+        threading.Thread(target=_drain, name="drain").start()
 
     signals = (signal.SIGINT, signal.SIGTERM)
     previous: dict[int, Any] = {number: signal.getsignal(number) for number in signals}

@@ -33,7 +33,7 @@ STREAM_WORKERS = [name for name, worker in WORKERS.items() if worker.kind.value 
 QUIET_SECONDS = 2.5
 """Without an effect for so long while messages come, a worker is taken to have stopped."""
 
-OFF = "switched off by its flag"
+OFF, ON = "switched off by its flag", "switched on by its flag"
 MOST_MS = 20_000
 """Generous: the machine may be busy. What it takes is printed."""
 
@@ -239,6 +239,9 @@ def test_ten_toggles_under_load_lose_nothing(cli: CommandLine, place: Place):
         running[1].until(lambda: place.store.scores() > 5, "both halves work")
         for turn in range(10):
             chosen = rng.randrange(2)
+            running[chosen].until(
+                lambda one=chosen: running[one].err.count(OFF) == running[one].err.count(ON), "it is on"
+            )
             pauses = running[chosen].err.count(OFF)
             toggles[chosen].switch("off")
             if turn % 2:  # every other one is switched on again at some time, be it before it was felt
