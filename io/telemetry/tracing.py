@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from ...domain.traceparent import TraceParent, parse_traceparent
 from ..errors import UsageError
-from .metrics import observe_export_failure
 from .sampling import Sampling, sampling_of
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -79,25 +78,9 @@ def start(resource: Any) -> None:
     for name in _PROTOCOLS:
         if os.environ.get(name, _HTTP).strip() not in ("", _HTTP):
             raise UsageError(f"{name}: {_HTTP} is what is spoken here")
-    # OpenTelemetry's SDK takes a tenth of a second to import.
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
+    from .span_export import new_provider  # noqa: PLC0415 - the SDK takes a tenth of a second to import
 
-    class Exporter(OTLPSpanExporter):
-        """Exports, and counts where that failed: the spans are lost then."""
-
-        def export(self, spans: Any) -> SpanExportResult:
-            outcome = super().export(spans)
-            if outcome is not SpanExportResult.SUCCESS:
-                observe_export_failure("traces")
-            return outcome
-
-    provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)  # sampling.py chooses; start.py ends
-    provider.add_span_processor(BatchSpanProcessor(Exporter()))
-    use(provider, sampling_of(os.environ))
+    use(new_provider(resource), sampling_of(os.environ))
 
 
 def use(provider: Any, sampling: Sampling) -> None:

@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 
 from fan_identity.io.errors import UsageError
-from fan_identity.io.telemetry import tracing
+from fan_identity.io.telemetry import metrics, tracing
 from fan_identity.io.telemetry.destinations import destination
 from fan_identity.io.telemetry.tracing import NOTHING, child_span, current_span, new_span, outgoing, service_span
 
+from ...otlp_receiver import otlp_receiver
 from .recording import recording
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
@@ -38,6 +40,25 @@ def test_a_protocol_we_do_not_speak_is_named(monkeypatch):
     with pytest.raises(UsageError, match="OTEL_EXPORTER_OTLP_PROTOCOL: http/protobuf"):
         tracing.start(None)
     assert not tracing.switch.on
+
+
+def test_spans_are_sent_to_the_collector_and_those_it_refuses_are_counted(monkeypatch):
+    failures = metrics.export_failures["traces",]
+    before = failures.value or 0
+    with otlp_receiver() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        tracing.start(Resource({"service.name": "fan-identity.test"}))
+        try:
+            new_span("first").end()
+            tracing.flush()
+            assert [span.name for span in collector.spans()] == ["first"]
+            assert collector.resources()[0]["service.name"] == "fan-identity.test"
+            collector.status = 400
+            new_span("second").end()
+            tracing.flush()
+        finally:
+            tracing.shutdown()
+    assert failures.value == before + 1
 
 
 def test_off_nothing_of_opentelemetry_is_imported():
