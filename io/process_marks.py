@@ -11,7 +11,7 @@ _START_TIME: Final = 19
 
 
 def process_mark() -> str:
-    """Names this process among all there ever were: machine, process namespace, number and start; "" elsewhere."""
+    """Names this process among all there ever were: machine and boot, process namespace, number and start; or ""."""
     found = _state_and_start(os.getpid())
     return "" if found is None else f"{_here()} {os.getpid()} {found[1]}"
 
@@ -19,7 +19,8 @@ def process_mark() -> str:
 def is_gone(mark: str) -> bool:
     """Whether the process of a mark has ended. False where nobody can tell from here.
 
-    The process namespace is part of the mark: in two containers of one machine, a number means two processes.
+    The process namespace is part of the mark: in two containers of one machine, a number means two processes. So is the
+    machine's boot: cloned machines have one host name, and the number of the first namespace is the same on all.
     """
     place, _, rest = mark.rpartition(" ")[0].rpartition(" ")
     start = mark.rpartition(" ")[2]
@@ -32,7 +33,8 @@ def is_gone(mark: str) -> bool:
 
 def _here() -> str:
     try:
-        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

@@ -37,3 +37,9 @@ def test_a_killed_child_is_gone_before_and_after_its_parent_asks():
 @pytest.mark.parametrize("mark", ["", "x", "a b c", f"elsewhere pid:[1] {os.getpid()} 1", " 1 1"])
 def test_of_what_is_elsewhere_or_no_mark_nobody_can_tell(mark):
     assert not is_gone(mark)
+
+
+def test_of_a_machine_of_the_same_name_nobody_can_tell():
+    host, _, rest = process_mark().partition(" ")
+    assert is_gone(f"{host} {rest.rpartition(' ')[0]} 1"), "here another start would say so"
+    assert not is_gone(f"{host} another-boot {rest.partition(' ')[2].rpartition(' ')[0]} 1")
