@@ -99,14 +99,16 @@ class AddVerifications(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Verify(self.backends))
+        return input_or_inputs | par_do(_AddVerifications(self.backends))
 
 
-class _Verify(BatchStep):
+class _AddVerifications(BatchStep):
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._verifications = self._backends.open_verifications()
 
     @override

@@ -11,6 +11,7 @@ from ..io.backends import Backends
 from ..io.consuming import ReceivedEvent
 from ..io.event_consumers import EventStores
 from ..io.ports import ReceivedMessage
+from ..io.telemetry.batch_traces import Phase
 from .batches import BatchStep, BatchTransform, par_do
 
 
@@ -22,10 +23,12 @@ class DecodeEvents(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Decode(self.worker))
+        return input_or_inputs | par_do(_DecodeEvents(self.worker))
 
 
-class _Decode(BatchStep):
+class _DecodeEvents(BatchStep):
+    phase = Phase.INPUT
+
     def __init__(self, worker: str) -> None:
         self._worker = worker
 
@@ -42,14 +45,16 @@ class KeepEventsOfShare(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Keep(self.backends))
+        return input_or_inputs | par_do(_KeepEventsOfShare(self.backends))
 
 
-class _Keep(BatchStep):
+class _KeepEventsOfShare(BatchStep):
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._flags = self._backends.open_flags()
 
     @override
@@ -66,15 +71,17 @@ class ConsumeEvents(BatchTransform):
 
     @override
     def expand(self, input_or_inputs: Any) -> Any:
-        return input_or_inputs | par_do(_Consume(self.worker, self.backends))
+        return input_or_inputs | par_do(_ConsumeEvents(self.worker, self.backends))
 
 
-class _Consume(BatchStep):
+class _ConsumeEvents(BatchStep):
     def __init__(self, worker: str, backends: Backends) -> None:
         self._worker = worker
         self._backends = backends
 
+    @override
     def setup(self) -> None:
+        super().setup()
         self._stores = EventStores.of(self._backends)
 
     @override
