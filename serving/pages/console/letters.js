@@ -2,7 +2,7 @@
 
 import { element } from "../building.js";
 import { follow, outcomePlace } from "./actions.js";
-import { ask } from "./asking.js";
+import { Problem, ask } from "./asking.js";
 import { button, confirmed, renew } from "./dialogs.js";
 import { openLetter } from "./letter.js";
 import { bar, facts, table } from "./table.js";
@@ -70,7 +70,7 @@ export function lettersSection(section, { mayAct, report, changed }) {
     selectedButton.textContent = `Redrive selected (${selected.size})`;
     selectedButton.disabled = !selected.size || selected.size > MOST_NAMED;
     const { state, ...filter } = looked;
-    const number = isPlain(filter) && summary !== null ? ` (${whole(numberOf(summary.groups, filter))})` : "";
+    const number = isPlain(filter) && summary?.asOf ? ` (${whole(numberOf(summary.groups, filter))})` : "";
     allButton.textContent = `Redrive all that match${number}`;
     allButton.disabled = state !== "waiting";
   }
@@ -149,7 +149,11 @@ export function lettersSection(section, { mayAct, report, changed }) {
   }
 
   async function countOf(filter) {
-    if (isPlain(filter)) return numberOf((await ask("dead-letters/summary")).groups, filter);
+    if (isPlain(filter)) {
+      const found = await ask("dead-letters/summary");
+      if (!found.asOf) throw new Problem("refused", "The letters are still being counted: try again in a moment.");
+      return numberOf(found.groups, filter);
+    }
     let number = 0;
     let after = null;
     do {

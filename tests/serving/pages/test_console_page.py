@@ -450,6 +450,20 @@ def test_a_part_that_fails_is_said_where_it_would_be(site, tab):
     assert all("Failed to load resource" in one for one in watched.take_complaints())
 
 
+def test_letters_that_are_not_counted_yet_are_not_told_as_none(letters, tab):
+    letters.letter()
+    uncounted = json.dumps({"asOf": None, "total": None, "groups": []})
+    watched = tab()
+    watched.page.route("**/console/api/dead-letters/summary", lambda route: route.fulfill(body=uncounted))
+    page = watched.open(f"{letters.address}/console#dead-letters", letters.token)
+    section = page.locator("#section-dead-letters")
+    expect(section).to_contain_text("Being counted")
+    page.get_by_role("button", name="Redrive all that match").click()
+    expect(section.locator(".told")).to_contain_text("still being counted")
+    assert page.get_by_role("dialog").count() == 0
+    assert letters.waiting() == 1
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
