@@ -101,9 +101,9 @@ def redrive(
     settings = load_settings(store=store, dead_letters=dead_letters)
     rules = RulesOfNow(internal_accounts=settings.internal_accounts)()
     run = Redrive(opened, rules, lambda name: Backends.of(settings, name), pacer, draining.is_set)
-    total = len(chosen) or opened.count(where)
-    if expected not in (None, total):
-        raise UsageError(f"--expected: {total:,} letters match, not {expected:,}: look at them again")
+    # What comes meanwhile, or fails again, is of another run: else one during an outage would not end.
+    before = began + 1
+    where = msgspec.structs.replace(where, until_ms=before if where.until_ms is None else min(where.until_ms, before))
     # The lock is kept beside the letters.
     beside = settings.dead_letters or settings.store
     locks = open_table(beside or "", "dead-letters", worker_named("scoreUsers").table_name)
@@ -111,9 +111,12 @@ def redrive(
         failure_told("dead-letters redrive", summary, report),
         Lease(locks, "dead-letters redrive"),
         drain_on_signal(),
-        progress_bar("redrive", total, lambda: run.result.looked_at),
     ):
-        result = run.run([chosen] if chosen else opened.pages(where))
+        total = len(chosen) or opened.count(where)
+        if expected not in (None, total):
+            raise UsageError(f"--expected: {total:,} letters match, not {expected:,}: look at them again")
+        with progress_bar("redrive", total, lambda: run.result.looked_at):
+            result = run.run([chosen] if chosen else opened.pages(where))
     job = _job(result, settings, began)
     write_job_files(job, summary, report)
     _finish(result, settings, job, as_json=as_json)

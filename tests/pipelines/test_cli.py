@@ -383,6 +383,19 @@ def test_what_fails_again_stays_a_dead_letter_with_one_more_attempt(store, cli, 
     assert [payload for _, _, payload in store.dead_letters()] == [b"[]"]
 
 
+def test_letters_that_come_while_it_runs_are_of_another_redrive(store, cli, tmp_path):
+    store.score(write(tmp_path / "a.jsonl", b"[]", b"{}"))
+    connection = sqlite3.connect(store.path)
+    with connection:
+        connection.execute("UPDATE dead_letters SET written_at = written_at + 3600000 WHERE payload = X'7B7D'")
+    connection.close()
+    result = cli("dead-letters", "redrive", *store.flag, "--expected", "1", "--json")
+    assert became(result) == {"queued": 0, "rejected": 0, "failed": 1}
+    refused = cli("dead-letters", "redrive", *store.flag, "--expected", "2")
+    assert refused.code == 2
+    assert "1 letters match, not 2" in refused.err
+
+
 def poison(store) -> None:
     """Makes every waiting message one that was received ten times."""
     connection = sqlite3.connect(store.path)
