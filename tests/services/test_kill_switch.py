@@ -8,6 +8,7 @@ again. The figures are printed; the assertion is on the effect.
 import json
 import random
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -136,8 +137,9 @@ def measured(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, str, li
     lines = [f"\n{'from the toggle to the effect, ms':<28}{'source':<18}{'stops':>16}{'starts again':>16}"]
     for worker, kind, stops, starts in rows:
         lines.append(f"{worker:<28}{kind:<18}{' '.join(map(str, stops)):>16}{' '.join(map(str, starts)):>16}")
-    reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
-    reporter.write_line("\n".join(lines))
+    capture: Any = request.config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        sys.stdout.write("\n".join(lines) + "\n")
 
 
 class Feeding:
