@@ -135,7 +135,7 @@ class Backends:
         for setting in ("accounts", "identity"):
             _check_address(getattr(settings, setting), setting, ("http", "https"))
         positions = settings.positions or settings.store
-        verifications = settings.verification_table or settings.store
+        verifications = settings.verification_table or settings.store or None
         return cls(
             worker=worker,
             queue=queue,
@@ -181,7 +181,9 @@ class Backends:
             arai=table,
             positions=table,
             imports=table,
-            verifications=_check_address(settings.verification_table or settings.store, "verification_table", TABLES),
+            verifications=_check_address(
+                settings.verification_table or settings.store or None, "verification_table", TABLES
+            ),
         )
 
     def reporting(self, settings: Settings, runner: str) -> "Backends":
