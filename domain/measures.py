@@ -330,6 +330,13 @@ EXPORT_FAILURES: Final = Measure(
     "Exports over OTLP that failed; what they held is dropped (traces) or told by the next one (metrics)",
     (Label("signal", ("metrics", "traces")),),
 )
+MISSED_FLUSHES: Final = Measure(
+    "fan_identity.telemetry.missed_flushes",
+    Kind.COUNTER,
+    "{flush}",
+    "Flushes of a Lambda that a slow collector kept from their end, or that were left out for a while after one",
+    (Label("outcome", ("late", "left_out")),),
+)
 
 MEASURES: Final = (
     RECORDS,
@@ -351,5 +358,6 @@ MEASURES: Final = (
     PROBE_DURATION,
     START_TIME,
     EXPORT_FAILURES,
+    MISSED_FLUSHES,
 )
 """All of them."""

@@ -1,7 +1,8 @@
 """A time limit for what has none of its own: who hangs is left behind."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from .errors import BackendUnavailableError
@@ -39,3 +40,23 @@ def within(seconds: float, do: Callable[[], T], name: str) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def side_by_side(seconds: float, calls: Iterable[Callable[[], object]], name: str) -> list[threading.Thread]:
+    """Does several things at once, and waits no longer than ``seconds`` for all of them together.
+
+    Args:
+        seconds: to wait.
+        calls: what; errors are theirs to handle.
+        name: of the threads, which do not keep the process from ending.
+
+    Returns:
+        The threads of what has not come to its end; they go on unwatched.
+    """
+    threads = [threading.Thread(target=call, name=name, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return [thread for thread in threads if thread.is_alive()]

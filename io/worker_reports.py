@@ -7,7 +7,6 @@ Nothing of this may cost a worker anything: one daemon thread a process reads th
 writes one item a worker. A table that is out of reach is told to the log once a minute, and the worker goes on.
 """
 
-import atexit
 import logging
 import os
 import secrets
@@ -23,6 +22,7 @@ from ..domain.records import CODE_VERSION
 from .addresses import parse_address
 from .backends import Backends, open_operations, scheme_of
 from .clock import now_ms
+from .ending import at_end
 from .errors import FanIdentityError
 from .ports import Table
 from .registry import WORKERS, Kind, worker_named
@@ -259,7 +259,7 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-atexit.register(stop)
+at_end(stop)
 
 
 def read_reports(table: Table, workers: Iterable[str] = WORKERS) -> list[WorkerReport]:

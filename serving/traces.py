@@ -69,9 +69,9 @@ def resolver_trace(worker: str, request_id: str, event: object, *, trusts: bool)
             yield
     finally:
         if span is not NOTHING:
-            from ..io.telemetry.start import flush  # noqa: PLC0415 - it is on, so imported long since
+            from ..io.telemetry.start import ANSWER_SECONDS, flush  # noqa: PLC0415 - it is on, so imported long since
 
-            flush()  # AWS may freeze the process now
+            flush(ANSWER_SECONDS)  # AWS may freeze the process now
 
 
 def _traceparents(event: object) -> list[object]:

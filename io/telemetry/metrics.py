@@ -164,9 +164,10 @@ lookups: Final = Family(measures.CACHE_LOOKUPS, Number)
 probes_up: Final = Family(measures.PROBE_UP, Number)
 probe_seconds: Final = Family(measures.PROBE_DURATION, Number)
 export_failures: Final = Family(measures.EXPORT_FAILURES, Number)
+missed_flushes: Final = Family(measures.MISSED_FLUSHES, Number)
 
 DISTRIBUTIONS: Final = (batches, calls, requests)
-COUNTERS: Final = (retries, capacity, throttled, lookups, export_failures)
+COUNTERS: Final = (retries, capacity, throttled, lookups, export_failures, missed_flushes)
 GAUGES: Final = (probes_up, probe_seconds)
 
 
@@ -245,6 +246,11 @@ def observe_lookup(cache: str, outcome: str) -> None:
 def observe_export_failure(signal: str) -> None:
     """An export of ``metrics`` or ``traces`` failed."""
     export_failures[signal,].add(1)
+
+
+def observe_missed_flush(outcome: str) -> None:
+    """A flush did not come to its end in time (``late``), or was ``left_out`` because an earlier one was late."""
+    missed_flushes[outcome,].add(1)
 
 
 def set_probe(part: str, up: bool, seconds: float) -> None:

@@ -24,7 +24,6 @@ from typing_extensions import override
 from ..errors import UsageError
 from ..settings import Settings
 from . import instruments, metrics, watched
-from .deadline import within
 
 _PORTS_TRIED: Final = 16
 _log: Final = logging.getLogger("fan_identity.telemetry")
@@ -116,15 +115,15 @@ class Readers:
         return None if self._server is None else int(self._server.server_port)
 
     def flush(self, seconds: float) -> None:
-        """Sends what is there; returns when that is done or the time is up."""
-        within(seconds, lambda: self._provider.force_flush(seconds * 1_000))
+        """Sends what is there; the caller bounds the time, since the exporter does not keep to ``seconds``."""
+        self._provider.force_flush(seconds * 1_000)
 
     def shutdown(self, seconds: float) -> None:
         """As ``flush``, and ends."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
-        within(seconds, lambda: self._provider.shutdown(seconds * 1_000))
+        self._provider.shutdown(seconds * 1_000)
 
     def forget(self) -> None:
         """For a forked process: the port is its parent's."""

@@ -3,22 +3,34 @@
 Where neither is set nothing is imported and nothing runs.
 """
 
-import atexit
 import os
+import threading
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ... import __version__
+from ..ending import at_end
 from ..settings import Settings
+from ..time_limits import side_by_side
 from . import metrics, tracing
-from .deadline import within
+from .flushes import Flushes, quietly
 
 if TYPE_CHECKING:
     from .readers import Readers
 
-_END_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 0.2
+"""What somebody who waits for an answer waits for a flush, at most."""
+
+BATCH_SECONDS: Final = 1.0
+"""What a batch nobody waits for does."""
+
+_END_SECONDS: Final = 2.0
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _readers: Final[dict[int, "Readers | None"]] = {}  # by process: a forked one starts its own
+_lock = threading.Lock()  # every step of a pipeline starts telemetry, in threads of their own
+_flushes = Flushes()
 
 
 def start(service: str, settings: Settings) -> None:
@@ -33,12 +45,20 @@ def start(service: str, settings: Settings) -> None:
         UsageError: ``metrics_port`` and the ports behind it are taken, ``metrics_host`` is not this machine's, or as
             ``tracing.start``.
     """
-    process = os.getpid()
-    metered = _sends_metrics() or (settings.metrics_port is not None and not _is_disabled())
-    if process in _readers or not (metered or tracing.is_wanted()):
+    if os.getpid() in _readers:
         return
+    metered = _sends_metrics() or (settings.metrics_port is not None and not _is_disabled())
+    if not (metered or tracing.is_wanted()):
+        return
+    with _lock:
+        if os.getpid() not in _readers:
+            _start(service, settings, metered=metered)
+
+
+def _start(service: str, settings: Settings, *, metered: bool) -> None:
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - only where it is used
 
+    process = os.getpid()
     resource = Resource.create(
         {
             "service.name": os.environ.get("OTEL_SERVICE_NAME", f"fan-identity.{service}"),
@@ -48,13 +68,13 @@ def start(service: str, settings: Settings) -> None:
         }
     )
     tracing.start(resource)
-    _readers[process] = None
+    at_end(shutdown)
+    _readers[process] = None  # also where there is no port to be had: that is told once, and traces are ended
     if metered:
         from .readers import Readers  # noqa: PLC0415 - only where it is used
 
         _readers[process] = Readers(service, settings, resource, otlp=_sends_metrics())
         metrics.switch.on = True
-    atexit.register(shutdown)
 
 
 def metrics_port() -> int | None:
@@ -63,24 +83,31 @@ def metrics_port() -> int | None:
     return None if readers is None else readers.port
 
 
-def flush(seconds: float = _END_SECONDS) -> None:
-    """Sends what is there, for a process that may be frozen any time (Lambda); waits so long at most."""
-    within(seconds, tracing.flush)
+def flush(seconds: float = BATCH_SECONDS) -> None:
+    """Sends what is there, for a process that may be frozen any time (Lambda); waits so long at most.
+
+    Where a collector did not answer in time, nothing is flushed until it does, and not in the half minute after.
+    """
+    sends: list[Callable[[], object]] = [tracing.flush] if tracing.switch.on else []
     readers = _readers.get(os.getpid())
     if readers is not None:
-        readers.flush(seconds)
+        sends.append(partial(readers.flush, seconds))
+    if sends:
+        _flushes.flush(seconds, sends)
 
 
 def shutdown() -> None:
     """Tells what is left, within a deadline, and ends; nothing happens where it was not started."""
-    process = os.getpid()
-    if process not in _readers:
-        return
-    readers = _readers.pop(process)
-    metrics.switch.on = False
-    within(_END_SECONDS, tracing.shutdown)
+    with _lock:
+        process = os.getpid()
+        if process not in _readers:
+            return
+        readers = _readers.pop(process)
+        metrics.switch.on = False
+    ends: list[Callable[[], object]] = [tracing.shutdown]
     if readers is not None:
-        readers.shutdown(_END_SECONDS)
+        ends.append(partial(readers.shutdown, _END_SECONDS))
+    side_by_side(_END_SECONDS, [partial(quietly, end) for end in ends], "telemetry end")
 
 
 def _sends_metrics() -> bool:
@@ -95,6 +122,8 @@ def _is_disabled() -> bool:
 
 
 def _forget() -> None:
+    global _lock, _flushes
+    _lock, _flushes = threading.Lock(), Flushes()
     for readers in _readers.values():
         if readers is not None:
             readers.forget()

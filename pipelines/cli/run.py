@@ -7,8 +7,8 @@ import typer
 
 from ...domain.imports import ImportKind
 from ...domain.ledger import DEAD_LETTERED, REJECTED
-from ...io import worker_reports
 from ...io.backends import Backends
+from ...io.ending import end
 from ...io.errors import UsageError
 from ...io.logs import configure_logging
 from ...io.registry import Kind, Worker, worker_named
@@ -140,7 +140,7 @@ def run(
             print_json({"worker": chosen.name, "job": left.job, "goes_on": 1})
         return
     finally:
-        worker_reports.stop()
+        end()  # reports and telemetry say their last side by side
     dead = sum(number for counter, number in counts.items() if counter.startswith(DEAD_LETTERED))
     _print_counts(chosen, counts, as_json)
     if here:  # a cluster counts what it did again after a failure twice

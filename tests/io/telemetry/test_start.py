@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import urllib.request
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from fan_identity.domain.measures import MEASURES, Kind
 from fan_identity.io.errors import UsageError
 from fan_identity.io.settings import load_settings
-from fan_identity.io.telemetry import metrics, start
+from fan_identity.io.telemetry import metrics, start, tracing
 from fan_identity.io.telemetry.totals import totals_of
 
 from ...otlp_receiver import otlp_receiver
@@ -48,7 +49,7 @@ def test_off_nothing_is_kept_and_nothing_imported():
         """
         import sys
         from fan_identity.io.settings import load_settings
-        from fan_identity.io.telemetry import metrics, start
+        from fan_identity.io.telemetry import metrics, start, tracing
         start.start("scoreUsers", load_settings())
         metrics.observe_request("arm", 0.1, "ok")
         metrics.observe_call("model", 0.1, "ok")
@@ -151,6 +152,42 @@ def test_started_twice_is_started_once(scrape):
     assert start.metrics_port() == port
 
 
+def test_many_threads_that_start_it_start_it_once(quiet, caplog):
+    caplog.set_level("INFO")
+    together = threading.Barrier(8)
+
+    def begin() -> None:
+        together.wait(60)
+        start.start("scoreUsers", load_settings(metrics_port=0))
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert caplog.text.count("metrics are at") == 1
+
+
+def test_a_process_forked_while_another_thread_starts_telemetry_can_start_its_own(quiet):
+    with start._lock:
+        child = os.fork()
+        if not child:  # pragma: no cover - in the child
+            os._exit(0 if start._lock.acquire(blocking=False) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_traces_and_metrics_end_side_by_side(quiet, monkeypatch):
+    together = threading.Barrier(2)
+    start.start("scoreUsers", load_settings(metrics_port=0))
+    readers = start._readers[os.getpid()]
+    assert readers is not None
+    end = readers.shutdown
+    monkeypatch.setattr(tracing, "shutdown", lambda: together.wait(60))
+    monkeypatch.setattr(readers, "shutdown", lambda seconds: (together.wait(1), end(seconds)))
+    start.shutdown()
+    assert not together.broken
+
+
 def test_a_forked_process_starts_its_own(scrape):
     tell_something()
     parent = start.metrics_port()
@@ -180,7 +217,7 @@ def test_a_forked_process_starts_its_own(scrape):
 
 PRODUCER = """
     from fan_identity.io.settings import load_settings
-    from fan_identity.io.telemetry import metrics, start
+    from fan_identity.io.telemetry import metrics, start, tracing
     start.start("scoreUsers", load_settings())
     for _ in range(1_000):
         metrics.observe_batch("scoreUsers", 0.1, failed=False)
