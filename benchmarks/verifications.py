@@ -17,11 +17,11 @@ from ..domain.arai import Arai
 from ..domain.messages import Cause, caused_by
 from ..domain.profile import FEATURES, Profile
 from ..domain.records import Batch
-from ..domain.verification import Status, Verification, newest_verification_item, verification_item
+from ..domain.verification import Status, Verification, verification_item
 from ..io.addresses import parse_address
 from ..io.backends import open_table
 from ..io.dynamodb.table import DynamoDbTable
-from ..io.fan_verifications import FanVerifications, add_verifications
+from ..io.fan_verifications import FanVerifications, add_verifications, write_newest
 from ..io.model import EmbeddedModel
 from ..io.persisting import persist
 from ..io.ports import ReceivedMessage, Table
@@ -29,26 +29,26 @@ from ..io.steps import Profiled, score_users
 
 USERS: Final = 5_000
 BATCH: Final = 500
-SHARES: Final = (0.0, 0.05, 1.0)
-"""Of fans whose identity was checked."""
+SHARES: Final = ((0.0, False), (0.05, False), (1.0, False), (0.05, True), (1.0, True))
+"""Of fans whose identity was checked, and whether all of them have begun another check since, which is under way."""
 
 _NOON: Final = 1_795_780_800_000
 
 
 def main() -> None:
-    """Prints milliseconds a batch with and without, for each share of fans who were checked."""
+    """Prints milliseconds a batch with and without, for each share of fans who were checked or begin anew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", help="addresses of tables to make, with {} for the name; SQLite where left out")
     parser.add_argument("--rounds", type=int, default=11, help="alternating rounds")
     arguments = parser.parse_args()
     print(f"{USERS:,} fans, batches of {BATCH}, {arguments.rounds} alternating rounds, medians; milliseconds a batch")
-    print(f"{'checked':>8}{'without':>10}{'with':>10}{'look-up':>10}{'ratio':>8}")
+    print(f"{'checked':>8}{'pending':>9}{'without':>10}{'with':>10}{'look-up':>10}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as folder:
-        for share in SHARES:
+        for share, pending in SHARES:
             name = uuid.uuid4().hex[:8]
             fans = _table(arguments.tables, f"fans-{name}", Path(folder))
             checks = _table(arguments.tables, f"checks-{name}", Path(folder))
-            _measure(share, fans, checks, arguments.rounds)
+            _measure(share, fans, checks, arguments.rounds, pending=pending)
 
 
 def _table(address: str | None, name: str, folder: Path) -> Table:
@@ -59,13 +59,17 @@ def _table(address: str | None, name: str, folder: Path) -> Table:
     return open_table(text, "tables", name)
 
 
-def _measure(share: float, fans: Table, checks: Table, rounds: int) -> None:
+def _measure(share: float, fans: Table, checks: Table, rounds: int, *, pending: bool) -> None:
     users = [f"fan-{number:05d}" for number in range(USERS)]
-    for number, user in enumerate(users[: round(share * USERS)]):
-        check = Verification(f"v{number}", user, Status.PASSED if number % 2 else Status.FAILED, _NOON - 1)
-        item = verification_item(check, _NOON)
-        checks.batch_put([item])
-        checks.put_if_newer([(check.version, newest_verification_item(item))])
+    checked = users[: round(share * USERS)]
+    results = [
+        Verification("v", user, Status.PASSED if number % 2 else Status.FAILED, _NOON - 2)
+        for number, user in enumerate(checked)
+    ]
+    if pending:
+        results += [Verification("w", user, Status.PENDING, _NOON - 1) for user in checked]
+    checks.batch_put([verification_item(each, _NOON) for each in results])
+    write_newest(checks, checked)
     verifications = FanVerifications(checks)
     without, with_checks, looking = list[float](), list[float](), list[float]()
     for number in range(rounds):
@@ -76,8 +80,9 @@ def _measure(share: float, fans: Table, checks: Table, rounds: int) -> None:
             times.append(_timed(lambda used=used, batches=batches: _score(batches, used, fans)) / len(batches))
         looked = _batches(users, _NOON)
         looking.append(_timed(lambda batches=looked: _look(batches, verifications)) / len(looked))
-    plain, checked = statistics.median(without), statistics.median(with_checks)
-    print(f"{share:>8.0%}{plain:>10.1f}{checked:>10.1f}{statistics.median(looking):>10.2f}{checked / plain:>8.3f}")
+    plain, more = statistics.median(without), statistics.median(with_checks)
+    told = f"{share:>8.0%}{'yes' if pending else 'no':>9}{plain:>10.1f}{more:>10.1f}"
+    print(f"{told}{statistics.median(looking):>10.2f}{more / plain:>8.3f}")
 
 
 def _batches(users: list[str], time_ms: int) -> list[Batch[Profiled]]:

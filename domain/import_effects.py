@@ -174,5 +174,5 @@ def rescored(latest: Mapping[str, Any], values: ImportedValues, generation: int,
     item = {**with_imports(latest, values), "SK": latest["scoreSK"], "dateUpdated": format_time_ms(written_at_ms)}
     del item["scoreSK"]
     time_ms = parse_time_ms(latest["occurredAt"])
-    version = causal_version(time_ms, latest["activityId"], generation)
+    version = causal_version(time_ms, latest["activityId"], generation, latest.get("verificationResults", 0))
     return Rescored(version, latest_item(item), item, cache_entry(item, version, time_ms))

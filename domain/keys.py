@@ -66,8 +66,10 @@ def arm_cache_key(global_user_id: str) -> str:
     return "user:" + user_token(global_user_id)
 
 
-def causal_version(time_ms: int, activity_id: str, generation: int = 0) -> str:
-    """Orders what activities caused by (time, activityId), then by the imports it was made under: greater is newer.
+def causal_version(time_ms: int, activity_id: str, generation: int = 0, results: int = 0) -> str:
+    """Orders what activities caused by (time, activityId), then by what was known of the user: greater is newer.
+
+    Known are the imports it was made under, then the results of the user's identity checks.
 
     Fixed width, so that text order is time order.
 
@@ -76,10 +78,13 @@ def causal_version(time_ms: int, activity_id: str, generation: int = 0) -> str:
         activity_id: its id.
         generation: how often the pointers to the active imports were moved, all kinds together. 0 adds nothing to the
             text, so versions from before the first import stay what they are.
+        results: how many results of identity checks were known as of the activity: this grows with each that comes
+            late, whatever it says. 0 adds nothing to the text.
     """
     # An id's own NUL is made greater than the one that ends an id, so that no id reaches into the generation.
     name = activity_id.replace("\0", "\0\U0010ffff") if "\0" in activity_id else activity_id
-    suffix = f"\0{generation:012d}" if generation else ""
+    suffix = f"\0{generation:012d}" if generation or results else ""
+    suffix += f"{results:012d}" if results else ""
     return f"{time_ms - MIN_EPOCH_MS:015d}#{name}{suffix}"
 
 

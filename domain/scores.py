@@ -90,9 +90,9 @@ def latest_item(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item, "SK": LATEST_SK, "scoreSK": item["SK"]}
 
 
-def version_of(message: ScoringMessage, generation: int = 0) -> str:
-    """The version of everything this activity causes under the imports of a generation."""
-    return causal_version(message.occurred_at, message.activity_id, generation)
+def version_of(message: ScoringMessage, generation: int = 0, results: int = 0) -> str:
+    """The version of everything this activity causes under the imports and check results known; see causal_version."""
+    return causal_version(message.occurred_at, message.activity_id, generation, results)
 
 
 def cache_entry(item: Mapping[str, Any], version: str, time_ms: int) -> CacheEntry:

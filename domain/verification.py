@@ -1,8 +1,9 @@
 """Identity verification results: what a provider (IDV) found out about a fan."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -32,6 +33,12 @@ class Status(StrEnum):
     EXPIRED = "EXPIRED"
     CANCELLED = "CANCELLED"
 
+
+MOST_KEPT: Final = 32
+"""Of a user's results so many are repeated with the newest: a user has a handful, and all are read as one unit."""
+
+_LONGEST_KEPT_ID: Final = 64
+_HASHED: Final = "sha256:"
 
 _RANK: Final = {
     status: rank
@@ -128,9 +135,31 @@ def result_sk(verification: Verification) -> str:
     return verification_sk(verification.time_ms, f"{verification.verification_id}#{verification.status}")
 
 
-def newest_verification_item(item: dict[str, Any]) -> dict[str, Any]:
-    """A result's item as the user's newest: the same under a fixed sort key."""
-    return {**item, "SK": VERIFIED_SK, "verificationSK": item["SK"]}
+def newest_verification_item(items: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """What one read needs to know of a user: the newest result under a fixed sort key, and those before it in short.
+
+    Args:
+        items: all of the user's results, as ``verification_item`` makes them, in any order; at least one.
+
+    Returns:
+        The item's version, greater with each further result, and the item: the same for the same results.
+    """
+    newest_first = sorted(items, key=lambda item: verification_of(item).version, reverse=True)
+    kept = [
+        {"verificationId": _short(item["verificationId"]), "status": item["status"], "occurredAt": item["occurredAt"]}
+        for item in newest_first[:MOST_KEPT]
+    ]
+    newest = newest_first[0]
+    item = {**newest, "SK": VERIFIED_SK, "verificationSK": newest["SK"], "results": len(items), "known": kept}
+    # A letter, so that it is greater than the versions of items that repeat the newest result only.
+    return f"r{len(items):012d}", item
+
+
+def _short(verification_id: str) -> str:
+    """A check's name as it is kept with others: the item has a bound, ids have none."""
+    if len(verification_id) > _LONGEST_KEPT_ID or verification_id.startswith(_HASHED):
+        return _HASHED + hashlib.sha256(verification_id.encode()).hexdigest()
+    return verification_id
 
 
 def consumed_item(verification: Verification, written_at_ms: int) -> dict[str, Any]:
@@ -147,7 +176,7 @@ def consumed_item(verification: Verification, written_at_ms: int) -> dict[str, A
 
 
 def verification_of(item: Mapping[str, Any]) -> Verification:
-    """The result of an item of ``verification_item`` or ``newest_verification_item``."""
+    """The result of an item of ``verification_item``, or the newest one of ``newest_verification_item``."""
     return Verification(
         verification_id=item["verificationId"],
         global_user_id=item["globalUserId"],
@@ -183,3 +212,36 @@ def deciding(verifications: Iterable[Verification], as_of_ms: int) -> Verificati
             return verification
         ended.add(verification.verification_id)
     return None
+
+
+class Known(NamedTuple):
+    """What a user's results say as of a moment.
+
+    Attributes:
+        verification: the result that ``deciding`` chose, or None.
+        results: how many had happened by then; see ``causal_version``.
+    """
+
+    verification: Verification | None = None
+    results: int = 0
+
+
+NOTHING_KNOWN: Final = Known()
+
+
+def known_of_results(verifications: Sequence[Verification], as_of_ms: int) -> Known:
+    """What all of a user's results say as of a moment, epoch milliseconds."""
+    return Known(deciding(verifications, as_of_ms), sum(each.time_ms <= as_of_ms for each in verifications))
+
+
+def known_of_item(item: Mapping[str, Any], as_of_ms: int) -> Known | None:
+    """The same by what ``newest_verification_item`` keeps; None where only all of the user's results can say."""
+    if "known" not in item:  # it was written before others were kept beside the newest
+        newest = verification_of(item)
+        known = newest.time_ms <= as_of_ms and is_decided(newest)
+        return Known(deciding([newest], as_of_ms), 1) if known else None
+    kept = [verification_of({**each, "globalUserId": item["globalUserId"]}) for each in item["known"]]
+    found = deciding(kept, as_of_ms)
+    if found is None and item["results"] > len(kept) and as_of_ms - kept[-1].time_ms <= MAX_AGE_MS:
+        return None
+    return Known(found, item["results"] - sum(each.time_ms > as_of_ms for each in kept))

@@ -12,7 +12,7 @@ import msgspec
 from ..domain.activity import MalformedRecordError
 from ..domain.envelopes import envelope_types, opened
 from ..domain.events import Consumed, RefusedEventError
-from ..domain.keys import loggable_id
+from ..domain.keys import fifo_group_id, loggable_id
 from ..domain.records import Batch, DeadLetter, Failure, Returned
 from .clock import now_ms
 from .event_consumers import BARE, CONSUMERS, EventConsumer, EventStores
@@ -68,6 +68,20 @@ def _decoded(received: ReceivedMessage, consumers: Mapping[str, EventConsumer]) 
         return Failure(error.reason, str(error))
     except MalformedRecordError as error:
         return Failure("malformed", str(error))
+
+
+def event_group(body: bytes, letter_id: str) -> str:
+    """The FIFO group of an event that is sent again: its user's; one that nobody can read is a group of its own.
+
+    Args:
+        body: as the queue delivered it.
+        letter_id: names it where it cannot be read.
+
+    Raises:
+        UsageError: the secrets of IDV results are set and empty.
+    """
+    outcome = _decoded(ReceivedMessage("", "", body, 1, letter_id), CONSUMERS)
+    return letter_id if isinstance(outcome, Failure) else fifo_group_id(outcome.record.global_user_id)
 
 
 def keep_events_of_share(

@@ -1,8 +1,9 @@
 """The Identity Service: it is told of identity verifications."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -33,7 +34,12 @@ class IdentityClient:
         """
         return cls(JsonApi.of(text, setting, "identity"))
 
-    def tell_many(self, verifications: Sequence[Verification], correlation_id: str = "") -> list[Failure | None]:
+    def tell_many(
+        self,
+        verifications: Sequence[Verification],
+        correlation_id: str = "",
+        after: Mapping[str, Verification] = MappingProxyType({}),
+    ) -> list[Failure | None]:
         """Tells of verifications, those of one user in their order, users side by side.
 
         At least once: a retry carries the same ``Idempotency-Key``, so the service can tell it from a second event.
@@ -42,6 +48,7 @@ class IdentityClient:
         Args:
             verifications: what to tell.
             correlation_id: of the batch, for the service's log.
+            after: by user an older one that was told after what is to be told now; it is told as an event of its own.
 
         Returns:
             For each, None where the service has it, or a Failure: ``identity_unavailable`` (retryable) or
@@ -53,7 +60,7 @@ class IdentityClient:
             queues.setdefault(verification.global_user_id, []).append(number)
 
         async def tell(verification: Verification) -> None:
-            await self._tell(verification, correlation_id)
+            await self._tell(verification, correlation_id, after.get(verification.global_user_id))
 
         while queues:
             heads = [numbers.pop(0) for numbers in queues.values()]
@@ -68,7 +75,7 @@ class IdentityClient:
                     del queues[user]
         return outcomes
 
-    async def _tell(self, verification: Verification, correlation_id: str) -> None:
+    async def _tell(self, verification: Verification, correlation_id: str, after: Verification | None) -> None:
         body = msgspec.json.encode(
             {
                 "globalUserId": verification.global_user_id,
@@ -77,7 +84,7 @@ class IdentityClient:
                 "occurredAt": format_time_ms(verification.time_ms),
             }
         )
-        headers = {"Idempotency-Key": idempotency_key(verification)}
+        headers = {"Idempotency-Key": idempotency_key(verification, after)}
         try:
             await self.api.post("/verifications", body, correlation_id, headers)
         except RefusedError as error:
@@ -87,15 +94,14 @@ class IdentityClient:
             raise
 
 
-def idempotency_key(verification: Verification) -> str:
-    """Names what is told, the same for every attempt (32 hex digits)."""
+def idempotency_key(verification: Verification, after: Verification | None = None) -> str:
+    """Names what is told, the same for every attempt (32 hex digits).
+
+    Told once more after an older one, it is another event: under the first key the service would not hear it.
+    """
     digest = hashlib.sha256()
-    for part in (
-        verification.global_user_id,
-        verification.verification_id,
-        verification.status.value,
-        str(verification.time_ms),
-    ):
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "big") + data)
+    for told in (verification,) if after is None else (verification, after):
+        for part in (told.global_user_id, told.verification_id, told.status.value, str(told.time_ms)):
+            data = part.encode()
+            digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()[:32]

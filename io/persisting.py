@@ -55,7 +55,8 @@ def _write(batch: Batch[Scored], table: Table, cache: ArmCache | None, worker: s
     # Of one user's scores in a batch only the newest can end up as the latest.
     newest: dict[str, tuple[str, int]] = {}
     for index, scored in enumerate(batch.items):
-        user, version = scored.message.global_user_id, version_of(scored.message, scored.generation)
+        user = scored.message.global_user_id
+        version = version_of(scored.message, scored.generation, scored.results)
         if written[index] is None and (user not in newest or version > newest[user][0]):
             newest[user] = (version, index)
     latest = table.put_if_newer([(version, latest_item(items[index])) for version, index in newest.values()])
@@ -81,4 +82,6 @@ def _item(scored: Scored, worker: str, written_at_ms: int) -> dict[str, Any]:
     item = score_item(scored.message, scored.score, worker, written_at_ms)
     if scored.verification is not None and not counts_itself(scored.score):
         item = with_verification(item, scored.verification, scored.message.occurred_at)
+    if scored.results:
+        item["verificationResults"] = scored.results  # whoever writes it again needs it for the version
     return item if scored.imported is NOTHING_IMPORTED else with_imports(item, scored.imported)

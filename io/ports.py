@@ -189,6 +189,10 @@ class Table(Protocol):
         """A partition's items in the order of their sort keys."""
         ...
 
+    def query_many(self, pks: Sequence[str], sk_prefix: str = "") -> list[list[Item]]:
+        """For each partition its items whose sort key begins with ``sk_prefix``, in the order of their sort keys."""
+        ...
+
 
 class ArmCache(Protocol):
     """The ARM cache: one JSON value per user, newer wins."""
@@ -283,8 +287,11 @@ class DeadLetterArchive(DeadLetterStore, Protocol):
         """How many letters match."""
         ...
 
-    def count_up_to(self, most: int, where: LetterFilter = WAITING) -> int:
-        """How many letters match, counted no further than ``most``."""
+    def count_up_to(self, most: int, where: LetterFilter = WAITING, *, seconds: float | None = None) -> int | None:
+        """How many letters match, counted no further than ``most``.
+
+        None where that takes longer than ``seconds``: where counting is reading (DynamoDB), it is given up then.
+        """
         ...
 
     def numbers(self, where: LetterFilter = WAITING) -> list[LetterTally]:

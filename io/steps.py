@@ -56,12 +56,16 @@ class Queued(msgspec.Struct, frozen=True, gc=False):
 
 
 class Profiled(msgspec.Struct, frozen=True, gc=False):
-    """A message with what is known of its user; an identity check that says nothing of the user is None."""
+    """A message with what is known of its user.
+
+    ``verification`` is None where no identity check says anything; ``results`` is how many results of checks are known.
+    """
 
     received: ReceivedMessage
     message: ScoringMessage
     arai: Arai
     verification: Verification | None = None
+    results: int = 0
 
 
 class Scored(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +77,7 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
     imported: ImportedValues = NOTHING_IMPORTED
     generation: int = 0
     verification: Verification | None = None
+    results: int = 0
 
 
 Done = TypeVar("Done")
@@ -298,7 +303,9 @@ def score_users(batch: Batch[Profiled], model: ScoringModel, worker: str) -> Bat
     outcomes = [
         score
         if isinstance(score, Failure)
-        else Scored(profiled.received, profiled.message, score, verification=profiled.verification)
+        else Scored(
+            profiled.received, profiled.message, score, verification=profiled.verification, results=profiled.results
+        )
         for profiled, score in zip(batch.items, scores, strict=True)
     ]
     return settle(batch, outcomes, worker)

@@ -24,6 +24,7 @@ VERSION_ATTRIBUTE: Final = "version"
 """Where ``put_if_newer`` keeps an item's version. This class hides it from readers; an item must not bring its own."""
 
 _CONDITIONAL_WRITES_AT_ONCE: Final = 16
+_QUERIES_AT_ONCE: Final = 16
 
 # An item without a version is older than any; so is one whose attribute of that name is no text: none of ours wrote it.
 _NEWER: Final = "attribute_not_exists(#version) OR #version < :version OR NOT attribute_type(#version, :text)"
@@ -191,6 +192,14 @@ class DynamoDbTable:
             if limit is not None and len(found) >= limit:
                 return found[:limit]
         return found
+
+    def query_many(self, pks: Sequence[str], sk_prefix: str = "") -> list[list[Item]]:
+        """For each partition its items whose sort key begins with ``sk_prefix``; up to 16 queries at once."""
+
+        def of(pk: str) -> list[Item]:
+            return self.query(pk, sk_prefix)
+
+        return in_parallel(of, pks, _QUERIES_AT_ONCE)
 
     def latest_items(self) -> Iterator[Item]:
         """Every user's ``LATEST`` item, in no order. Reads (and pays for) the whole table."""

@@ -121,6 +121,10 @@ class SqliteTable:
             ).fetchall()
         return [_decode(row[0]) for row in rows]
 
+    def query_many(self, pks: Sequence[str], sk_prefix: str = "") -> list[list[Item]]:
+        """For each partition its items whose sort key begins with ``sk_prefix``, in sort key order."""
+        return [self.query(pk, sk_prefix) for pk in pks]
+
     def latest_items(self) -> Iterator[Item]:
         """Every user's ``LATEST`` item, read a page of users at a time so that no other writer waits."""
         after = ""

@@ -4,8 +4,9 @@ import json
 import random
 
 from fan_identity.domain.activity import format_time_ms
-from fan_identity.domain.verification import Status, Verification, newest_verification_item, verification_item
+from fan_identity.domain.verification import Status, Verification, verification_item
 from fan_identity.io.backends import open_table
+from fan_identity.io.fan_verifications import write_newest
 
 BEGAN = 1_718_355_600_000
 SECOND = 1_000
@@ -38,9 +39,8 @@ def verify(store, shuffle):
     results = list(checks())
     shuffle.shuffle(results)
     for each in results:
-        item = verification_item(each, BEGAN)
-        table.batch_put([item])
-        table.put_if_newer([(each.version, newest_verification_item(item))])
+        table.batch_put([verification_item(each, BEGAN)])
+        write_newest(table, [each.global_user_id])
 
 
 def code_of(store):

@@ -141,6 +141,24 @@ def test_versions_order_by_time_then_activity_then_imports(
     assert (one < other) == (one.encode() < other.encode()) == expected
 
 
+KNOWN = st.tuples(GENERATIONS, GENERATIONS)
+
+
+@given(TIMES, IDS, KNOWN, TIMES, IDS, KNOWN)
+@example(0, "a", (0, 1), 0, "a", (1, 0))  # imports first
+@example(0, "a", (0, 2), 0, "a", (0, 10))
+@example(0, "a", (3, 0), 0, "a", (3, 1))
+@example(1, "a", (0, 0), 0, "a", (0, 9))  # a newer activity of less knowledge
+@example(0, "a", (0, 1), 0, "a\0", (0, 0))
+@example(0, "a", (0, 1), 0, "a\x00000000000000000000000001", (0, 0))
+def test_versions_order_by_the_results_known_at_last(one_ms, one_id, one_known, other_ms, other_id, other_known):
+    one, other = causal_version(one_ms, one_id, *one_known), causal_version(other_ms, other_id, *other_known)
+    expected = (one_ms, one_id, *one_known) < (other_ms, other_id, *other_known)
+    assert (one < other) == (one.encode() < other.encode()) == expected
+    if one_known[1] == 0:
+        assert one == causal_version(one_ms, one_id, one_known[0])
+
+
 def test_before_the_first_import_versions_say_nothing_of_it():
     assert causal_version(0, "a1") == causal_version(0, "a1", 0)
     assert "\0" not in causal_version(0, "a1")

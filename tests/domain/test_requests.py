@@ -106,7 +106,7 @@ def test_a_verification_is_the_same_item_each_time_and_newer_by_its_time():
     assert decode_verification(event(status="passed"), 0) == first
     item = verification_item(first, 1)
     assert {**item, "dateUpdated": 0} == {**verification_item(first, 2), "dateUpdated": 0}
-    assert newest_verification_item(item)["SK"] == "VERIFICATION"
+    assert newest_verification_item([item])[1]["SK"] == "VERIFICATION"
     later = decode_verification(event(occurredAt=NOW + 1, status="FAILED"), 0)
     assert later.version > first.version
 

@@ -105,7 +105,7 @@ def test_ids_are_data(user, name):
         item = verification_item(read, NOW)
         assert item["PK"] == user_pk(hostile) and len(item["PK"].encode()) <= 2_048
         assert item["SK"].startswith(RESULT_PREFIX) and item["SK"] not in (VERIFIED_SK, CONSUMED_SK)
-        assert verification_of(newest_verification_item(item)) == read
+        assert verification_of(newest_verification_item([item])[1]) == read
 
 
 def test_a_signature_is_asked_for_where_there_are_secrets_and_only_there():

@@ -15,11 +15,12 @@ from fan_identity.domain.event_signature import SIGNED_FIELDS, signature_of
 from fan_identity.domain.events import Consumed
 from fan_identity.domain.keys import user_pk
 from fan_identity.domain.user_upsert import PROFILE_SK
-from fan_identity.domain.verification import VERIFIED_SK
+from fan_identity.domain.verification import VERIFIED_SK, decode_verification, verification_item
 from fan_identity.io.caller import CallLimits
 from fan_identity.io.consuming import decode_events, keep_events_of_share
 from fan_identity.io.errors import UsageError
 from fan_identity.io.event_consumers import CONSUMERS, EventStores
+from fan_identity.io.fan_verifications import FanVerifications
 from fan_identity.io.identity import IdentityClient
 from fan_identity.io.sqlite.store import SqliteStore
 from fan_identity.io.sqlite.table import SqliteTable
@@ -226,6 +227,96 @@ def test_two_workers_with_the_same_result_tell_of_it_under_one_key(telling, sand
     for thread in threads:
         thread.join()
     assert told(sandbox) == [("v1", "PASSED")]
+
+
+class Meanwhile:
+    """A table or service of one worker; before and after its n-th call, all of them together, something happens."""
+
+    def __init__(self, at, event):
+        self._left = at
+        self._event = event
+
+    def around(self, client):
+        return _Watched(client, self.passed)
+
+    def passed(self):
+        self._left -= 1
+        if self._left == 0:
+            self._event()
+
+
+class _Watched:
+    def __init__(self, client, passed):
+        self._client = client
+        self._passed = passed
+
+    def __getattr__(self, name):
+        method = getattr(self._client, name)
+
+        def call(*arguments, **more):
+            self._passed()
+            answer = method(*arguments, **more)
+            self._passed()
+            return answer
+
+        return call
+
+
+STEPS = ["compare", "store", "read results", "keep newest", "tell", "look again"]
+
+
+@pytest.mark.parametrize("at", range(1, 2 * len(STEPS) + 1))
+def test_whenever_another_worker_consumes_a_newer_result_the_service_hears_that_last(telling, sandbox, at):
+    """One interleaving before and one after each step of the slower worker, which has the older result."""
+    newer = Counter()
+    meanwhile = Meanwhile(at, lambda: consume(received(idv(2, status="FAILED", at=NOW + 1)), telling, newer))
+    tables, identity = meanwhile.around(telling.verifications), meanwhile.around(telling.identity)
+    older = Counter()
+    consume(received(idv(1, at=NOW)), replace(telling, verifications=tables, identity=identity), older)
+    assert newer == {"stored": 1}, "each is an interleaving of this test"
+    step = STEPS[(at - 1) // 2]
+    assert newest(telling)["status"] == "FAILED"
+    assert told(sandbox)[-1] == ("v2", "FAILED")
+    if STEPS.index(step) < STEPS.index("read results"):
+        assert (told(sandbox), older) == ([("v2", "FAILED")], {"stale": 1})
+    assert len(telling.verifications.query(user_pk("fan-1"), "VERIFICATION#")) == 2, "it is kept"
+    before = told(sandbox)
+    again = Counter()
+    consume(received(idv(1, at=NOW), idv(2, status="FAILED", at=NOW + 1)), telling, again)
+    assert again == {"stale": 1, "deduplicated": 1} and told(sandbox) == before
+
+
+def test_a_newer_result_that_cannot_be_told_again_is_logged_and_holds_up_nothing(telling, sandbox, caplog):
+    def fail():
+        consume(received(idv(2, status="FAILED", at=NOW + 1)), telling)
+        ask(sandbox, "PUT", "/faults", {"identity": {"status": 503}})
+
+    identity = Meanwhile(2, fail).around(telling.identity)
+    counts = Counter()
+    consume(received(idv(1)), replace(telling, identity=identity), counts)
+    assert counts == {"stored": 1}
+    assert [record.args for record in caplog.records if "told again" in record.msg] == [(1,)]
+
+
+def test_a_result_comes_again_while_the_service_is_away_and_is_told_though_it_was_stored(telling, sandbox):
+    ask(sandbox, "PUT", "/faults", {"identity": {"status": 503}})
+    assert len(consume(received(idv(1)), telling).returned) == 1
+    ask(sandbox, "DELETE", "/faults")
+    counts = Counter()
+    consume(received(idv(1), receives=2), telling, counts)
+    assert counts == {"stored": 1} and told(sandbox) == [("v1", "PASSED")]
+
+
+def test_whoever_died_before_the_newest_was_written_is_made_up_for(stores):
+    """Also where what comes again is a late result."""
+    consume(received(idv(2, status="PENDING", at=NOW + 1)), stores)
+    late = decode_verification(idv(1, status="FAILED"), 0)
+    stores.verifications.batch_put([verification_item(late, NOW)])
+    assert newest(stores)["results"] == 1
+    counts = Counter()
+    consume(received(idv(1, status="FAILED")), stores, counts)
+    assert counts == {"stale": 1}
+    assert FanVerifications(stores.verifications).known([("fan-1", NOW + 2)]) == [(late, 2)]
 
 
 def signed(secret, number=1, **more):

@@ -1,25 +1,32 @@
 """Identity checks in scores: the one as of the activity counts, in the very next score, with few reads."""
 
 import json
+import random
 from collections import Counter
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import fan_identity.domain.verification as verification_module
 from fan_identity.domain.arai import Arai
-from fan_identity.domain.import_effects import ImportedValues
+from fan_identity.domain.import_effects import ImportedValues, rescored
 from fan_identity.domain.keys import LATEST_SK, arm_cache_key, user_pk
 from fan_identity.domain.messages import Cause, caused_by
 from fan_identity.domain.profile import FEATURES, Profile
 from fan_identity.domain.records import Batch
 from fan_identity.domain.scorecard import ModelScore, Reason
+from fan_identity.domain.scores import version_of
 from fan_identity.domain.verification import (
+    MOST_KEPT,
+    VERIFIED_SK,
     Status,
     Verification,
-    newest_verification_item,
+    deciding,
     verification_item,
 )
-from fan_identity.io.fan_verifications import FanVerifications, add_verifications
+from fan_identity.io.fan_verifications import FanVerifications, add_verifications, write_newest
 from fan_identity.io.persisting import persist
 from fan_identity.io.ports import ReceivedMessage, ScoringRequest
 from fan_identity.io.scoring_model import request_body
@@ -28,6 +35,7 @@ from fan_identity.io.sqlite.table import SqliteArmCache, SqliteTable
 from fan_identity.io.steps import Profiled, score_users
 
 NOON = 1_795_780_800_000
+DAY = 24 * 60 * 60_000
 NOBODY_KNOWS = Arai(Profile(NOON, (None,) * len(FEATURES)))
 
 
@@ -56,9 +64,8 @@ def table(store):
 def put(table, *verifications):
     """As handleEvent stores them."""
     for each in verifications:
-        item = verification_item(each, NOON)
-        table._table.batch_put([item])
-        table._table.put_if_newer([(each.version, newest_verification_item(item))])
+        table._table.batch_put([verification_item(each, NOON)])
+        write_newest(table._table, [each.global_user_id])
 
 
 def result(user, status, time_ms=NOON, name="v"):
@@ -75,8 +82,8 @@ def batch(*items):
 
 
 def statuses(table, *moments):
-    found = FanVerifications(table).deciding(list(moments))
-    return [each and each.status.value for each in found]
+    found = FanVerifications(table).known(list(moments))
+    return [each.verification and each.verification.status.value for each in found]
 
 
 def test_each_fans_newest_result_is_read_in_one_go(table):
@@ -98,7 +105,7 @@ def test_a_later_result_is_not_known_yet_and_the_one_before_it_is_found(table):
         "PASSED",
         "FAILED",
     ]
-    assert table.reads == {"batch_get": 1, "query": 1}, "one read of the fan's results, whatever number of moments"
+    assert table.reads == {"batch_get": 1}
 
 
 def test_who_begins_anew_keeps_what_was_found(table):
@@ -188,3 +195,135 @@ def test_a_result_that_comes_late_counts_in_scores_as_of_then_and_not_before(sto
     assert {**before, "dateUpdated": ""} == {**again, "dateUpdated": ""}
     ((after, _),) = scores_of(store, table, Model(), profiled("a", NOON + 7))
     assert after["armRisk"] == 3
+
+
+def test_fans_whose_newest_check_is_under_way_cost_one_read(table):
+    """Everybody who begins a check in a sale."""
+    for number in range(50):
+        put(table, result(f"u{number}", "FAILED", NOON, "v1"), result(f"u{number}", "PENDING", NOON + 1, "v2"))
+    assert statuses(table, *[(f"u{number}", NOON + 2) for number in range(50)]) == ["FAILED"] * 50
+    assert table.reads == {"batch_get": 1}
+
+
+def test_only_what_is_older_than_all_that_is_kept_is_queried_and_all_fans_in_one_call(table):
+    for user in ("a", "b"):
+        put(table, result(user, "PASSED", NOON, "v0"))
+        put(table, *[result(user, "PENDING", NOON + n, f"v{n}") for n in range(1, MOST_KEPT + 1)])
+    put(table, result("c", "PASSED"))
+    moments = [("a", NOON), ("b", NOON + MOST_KEPT), ("c", NOON), ("a", NOON + 1)]
+    assert statuses(table, *moments) == ["PASSED"] * 4
+    assert table.reads == {"batch_get": 1, "query_many": 1}
+    assert [known.results for known in FanVerifications(table).known(moments)] == [1, MOST_KEPT + 1, 1, 2]
+
+
+def test_an_item_from_before_others_were_kept_says_what_it_did(table):
+    """And the next result makes one of today's of it."""
+    for each in (result("a", "PASSED", NOON, "v1"), result("a", "FAILED", NOON + 1, "v2")):
+        item = verification_item(each, NOON)
+        table._table.batch_put([item])
+        table._table.put_if_newer([(each.version, {**item, "SK": "VERIFICATION", "verificationSK": item["SK"]})])
+    assert statuses(table, ("a", NOON + 1)) == ["FAILED"]
+    assert table.reads == {"batch_get": 1}
+    assert statuses(table, ("a", NOON)) == ["PASSED"]
+    put(table, result("a", "PENDING", NOON + 2, "v3"))
+    table.reads.clear()
+    assert statuses(table, ("a", NOON), ("a", NOON + 3)) == ["PASSED", "FAILED"]
+    assert table.reads == {"batch_get": 1}
+
+
+RESULTS = st.lists(
+    st.tuples(st.sampled_from([*"abc", "x" * 10_000, "sha256:a"]), st.sampled_from(Status), st.integers(0, 6)),
+    max_size=12,
+    unique=True,
+)
+
+
+@given(RESULTS, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_whatever_the_order_one_read_says_what_all_results_say(tmp_path_factory, results, kept, shuffle):
+    """Also where few are kept, in batches of any size, each twice."""
+    checks = [result("u", status, NOON + at * DAY * 40, name) for name, status, at in results]
+    store = SqliteStore(tmp_path_factory.mktemp("known") / "t.db")
+    table, items = SqliteTable(store, "verificationTable"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verification_module, "MOST_KEPT", kept)
+        for _ in range(2):
+            left = shuffle.sample(checks * 2, len(checks) * 2)
+            while left:
+                size = shuffle.randint(1, 5)
+                table.batch_put([verification_item(each, NOON) for each in left[:size]])
+                write_newest(table, ["u"])
+                left = left[size:]
+            items.append(table.get(user_pk("u"), VERIFIED_SK))
+            moments = [NOON + day * DAY for day in range(-1, 500, 20)]
+            for moment, known in zip(
+                moments, FanVerifications(table).known([("u", at) for at in moments]), strict=True
+            ):
+                expected = deciding(checks, moment)
+                assert (known.verification and (known.verification.status, known.verification.time_ms)) == (
+                    expected and (expected.status, expected.time_ms)
+                )
+                assert known.results == sum(each.time_ms <= moment for each in checks)
+            table.batch_delete([(item["PK"], item["SK"]) for item in table.scan()])
+    assert items[0] == items[1]
+    store.close()
+
+
+def lasting(item):
+    return {name: value for name, value in item.items() if name not in ("dateUpdated", "SK", "scoreSK")}
+
+
+@pytest.mark.parametrize("late", ["FAILED", "PASSED", "PENDING", "EXPIRED"])
+def test_a_redelivery_after_a_result_that_came_late_changes_what_is_served_with_the_history(store, table, late):
+    put(table, result("a", "PASSED", NOON - 2, "v1"))
+    scores_of(store, table, Model(), profiled("a"))
+    put(table, result("a", late, NOON - 1, "v1"))
+    ((latest, cached),) = scores_of(store, table, Model(), profiled("a"))
+    history = SqliteTable(store, "fanIdentityTable").get(latest["PK"], latest["scoreSK"])
+    assert lasting(latest) == lasting(history)
+    assert cached["arm_risk"] == history["armRisk"] == {"FAILED": 3, "PASSED": 1}.get(late, 2)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_stream_then_backfill_is_the_same_in_any_order_of_activities_and_results(tmp_path, seed):
+    """Activities stream in among results, then all come again: history and what is served agree, and are the same."""
+    checks = [
+        *[result("a", status, NOON + n, f"v{n % 2}") for n, status in enumerate(["FAILED", "PASSED", "EXPIRED"])],
+        *[result("b", status, NOON + n, f"v{n}") for n, status in enumerate(["PASSED", "PENDING", "FAILED"])],
+    ]
+    activities = [profiled(user, NOON + n) for user in "abc" for n in range(4)]
+
+    def ends(shuffle, name):
+        store = SqliteStore(tmp_path / name)
+        table = Counted(SqliteTable(store, "verificationTable"))
+        for step in shuffle.sample([*checks, *activities], len(checks) + len(activities)):
+            put(table, step) if isinstance(step, Verification) else scores_of(store, table, Model(), step)
+        scores_of(store, table, Model(), *shuffle.sample(activities, len(activities)))
+        fans, cache = SqliteTable(store, "fanIdentityTable"), SqliteArmCache(store)
+        items = [{**item, "dateUpdated": ""} for item in fans.scan()]
+        for user in "abc":
+            latest = fans.get(user_pk(user), LATEST_SK)
+            history = fans.get(latest["PK"], latest["scoreSK"])
+            assert lasting(latest) == lasting(history)
+            assert cache.get(arm_cache_key(user))["arm_risk"] == history["armRisk"]
+        store.close()
+        return items
+
+    assert ends(random.Random(seed), "one.db") == ends(random.Random(-seed - 1), "other.db")
+
+
+def test_a_late_result_counts_after_imports_were_followed(store, table):
+    """Bringing a score under newer imports keeps what it knows of checks, and a stale worker does not undo it."""
+    put(table, result("a", "FAILED", NOON - 1, "v2"))
+    ((latest, _),) = scores_of(store, table, Model(), profiled("a"))
+    followed = rescored(latest, ImportedValues(0.9), 1, NOON)
+    fans = SqliteTable(store, "fanIdentityTable")
+    assert fans.put_if_newer([(followed.version, followed.latest)]) == [True]
+    message = profiled("a").message
+    assert version_of(message, 1) < followed.version == version_of(message, 1, 1) < version_of(message, 1, 2)
+
+
+def test_without_results_a_score_and_its_version_are_what_they_were(store, table):
+    ((latest, _),) = scores_of(store, table, Model(), profiled("none"))
+    assert "verificationResults" not in latest
+    versions = store.connection.execute("SELECT version FROM items WHERE sk = 'LATEST'").fetchall()
+    assert versions == [(version_of(profiled("none").message),)]
