@@ -21,12 +21,14 @@ from ..domain.scorable import ScorableRules, rejection
 from ..io import access_log
 from ..io.backends import STREAMS, Backends, scheme_of
 from ..io.clock import now_ms
+from ..io.consuming import event_group
 from ..io.pacing import Pacer
 from ..io.ports import DeadLetterArchive, QueueEntry, StoredDeadLetter
 from ..io.registry import WORKERS, Kind
 from ..io.steps import decode_activities, facts_with_user, group_of, queue_entry
 
 _UNKNOWN_WORKERS: Final = "enqueueFromStream"  # letters of a worker that is no more are records all the same
+_SCORING: Final = "scoreUsers"
 _PORTION: Final = 100
 
 
@@ -40,6 +42,7 @@ class RedriveResult:
         failed: failed again; they wait.
         of_imports: of import workers; they cannot be sent again and wait.
         interrupted: the run was asked to stop before the last one.
+        workers: whose queues they were sent to, sorted.
     """
 
     queued: int = 0
@@ -47,6 +50,7 @@ class RedriveResult:
     failed: int = 0
     of_imports: int = 0
     interrupted: bool = False
+    workers: tuple[str, ...] = ()
 
     @property
     def looked_at(self) -> int:
@@ -125,14 +129,17 @@ class Redrive:
             ]
         )
         numbers = {name: sum(one.outcome == name for one in prepared) for name in ("queued", "rejected", "failed")}
+        workers = {_worker_of(one.letter) for one in prepared if one.outcome == "queued"}.union(self.result.workers)
         self.result = replace(
-            self.result, **{name: getattr(self.result, name) + number for name, number in numbers.items()}
+            self.result,
+            workers=tuple(sorted(workers)),
+            **{name: getattr(self.result, name) + number for name, number in numbers.items()},
         )
 
     def _prepared(self, letter: DeadLetter) -> "_Prepared":
         worker = WORKERS.get(letter.worker)
         if worker is not None and worker.kind is not Kind.ENQUEUE:
-            return _requeued(letter)
+            return _requeued(letter, worker.kind)
         batch = decode_activities(Batch(self.request_id, letter.source, [_raw_record(letter)]), letter.worker)
         if batch.dead_letters:
             again = batch.dead_letters[0]
@@ -158,7 +165,13 @@ class _Prepared:
     again: DeadLetter | None = None
 
 
-def _requeued(letter: DeadLetter) -> _Prepared:
+def _worker_of(letter: DeadLetter) -> str:
+    """The worker that works off the queue a letter is sent to."""
+    worker = WORKERS.get(letter.worker)
+    return _SCORING if worker is None or worker.kind is Kind.ENQUEUE else worker.name
+
+
+def _requeued(letter: DeadLetter, kind: Kind) -> _Prepared:
     body = letter.payload
     if scheme_of(letter.source) in STREAMS and not _is_message(body):
         # A change record goes back as what it asks for: a message to score its user.
@@ -170,7 +183,7 @@ def _requeued(letter: DeadLetter) -> _Prepared:
             return _Prepared(letter, "failed", "not a change of an ARAI response")
         body = encode_message(change.message)
     entry = QueueEntry(
-        group_id=group_of(body),
+        group_id=group_of(body) if kind is not Kind.VERIFY else event_group(body, letter.dead_letter_id),
         # Its own id for each attempt: the message's would still be known as a duplicate.
         deduplication_id=f"{letter.dead_letter_id}/{letter.attempts}",
         body=body,

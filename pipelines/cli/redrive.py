@@ -64,7 +64,7 @@ def redrive(
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters again, to where they came from; then run scoreUsers.
+    """Send dead letters again, to where they came from; then run the worker it names.
 
     What fails again stays a dead letter with one more attempt. Stopped or killed, the same command goes on: letters
     that were sent are not sent again. Letters of imports come again with their file, not by row.
@@ -150,9 +150,9 @@ def _finish(result: "RedriveResult", settings: Settings, job: "JobSummary", *, a
         out.print(f"{result.queued:,} queued, {result.rejected:,} rejected, {result.failed:,} failed again")
     if result.of_imports:
         err.print(f"{result.of_imports:,} are of imports, which cannot be sent again by row: import their files again")
-    if result.queued:
-        where = f" --store {settings.store}" if settings.store else ""
-        err.print(f"score them with: fan-identity run scoreUsers{where}")
+    where = f" --store {settings.store}" if settings.store else ""
+    for worker in result.workers:
+        err.print(f"work them off with: fan-identity run {worker}{where}")
     if result.interrupted:
         err.print("stopped: run the same command again to finish; what was sent is not sent again")
     if job.exit_code:

@@ -17,6 +17,8 @@ from fan_identity.io.settings import load_settings
 from fan_identity.io.sqlite.dead_letters import SqliteDeadLetters
 from fan_identity.io.sqlite.store import SqliteStore
 
+from ..shuffled_events import enveloped, idv, upsert
+
 NOW = 1_764_000_000_000
 
 
@@ -88,6 +90,26 @@ def test_each_goes_back_through_its_own_door_and_every_attempt_is_kept(store, le
     assert (failed.request_id, failed.code_version) == (run.request_id, CODE_VERSION)
     waiting = {stored.letter.dead_letter_id[-1]: stored.letter.attempts for stored in letters.select()}
     assert waiting == {"3": 2, "7": 2, "8": 1, "9": 1}
+
+
+def test_events_go_back_in_their_users_groups_and_one_that_waits_holds_up_no_other_user(store, letters, redrive):
+    events = {1: enveloped(idv(1, "fan-1"), "idv"), 2: idv(2, "fan-2"), 3: upsert(3, "fan-1"), 4: b"{", 5: b"}"}
+    letters.write([letter(number, body, worker="handleEvent") for number, body in events.items()])
+    result = redrive().run(letters.pages())
+    assert (result.queued, result.workers) == (5, ("handleEvent",))
+    groups = [group for (group,) in store.query("SELECT group_id FROM messages ORDER BY length(group_id), group_id")]
+    assert groups == ["fan-1", "fan-1", "fan-2", f"{4:032x}", f"{5:032x}"]
+
+
+def test_it_says_what_to_run_for_each_worker_whose_letters_were_sent(store, cli, letters):
+    letters.write([letter(1), letter(2, idv(1), worker="handleEvent"), letter(3, worker="a worker of the past")])
+    told = cli("dead-letters", "redrive", *store.flag)
+    assert told.code == 0
+    assert [line for line in told.err.splitlines() if "run" in line] == [
+        f"work them off with: fan-identity run {worker} --store {store.address}"
+        for worker in ("handleEvent", "scoreUsers")
+    ]
+    assert cli("run", "handleEvent", *store.flag).code == 0
 
 
 def test_a_message_that_a_backfill_scored_past_the_queue_goes_into_the_queue(store, letters, redrive):

@@ -420,7 +420,7 @@ def test_a_message_received_too_often_is_redriven_and_scored(store, make_store, 
 
     one = cli("dead-letters", "redrive", letters[0]["deadLetterId"], *store.flag, "--json")
     assert (one.code, became(one)) == (0, {"queued": 1, "rejected": 0, "failed": 0})
-    assert one.err == f"score them with: fan-identity run scoreUsers --store {store.address}\n"
+    assert one.err == f"work them off with: fan-identity run scoreUsers --store {store.address}\n"
     assert store.waiting() == 1
     rest = cli("dead-letters", "redrive", *store.flag, "--reason", "too_many_receives", "--json")
     assert rest.json["queued"] == 2, "what was sent again does not wait any more"

@@ -76,7 +76,9 @@ def log_lines(text: str) -> list[dict[str, Any]]:
         if line.startswith("{"):
             lines.append(json.loads(line))
         else:
-            assert re.search(r"is running; stop it|dead letters; look|^error: |^stopped: |score them with", line), line
+            assert re.search(r"is running; stop it|dead letters; look|^error: |^stopped: |work them off with", line), (
+                line
+            )
     return lines
 
 
