@@ -3,7 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +17,7 @@ from ..io.settings import Settings
 from ..io.telemetry import metrics, start, tracing
 from ..io.telemetry.batch_traces import BatchTrace, Phase, open_trace
 from ..io.telemetry.totals import totals_of
+from ..io.telemetry.unfailing import inside, unfailing
 
 
 @dataclass
@@ -63,16 +66,17 @@ class Invocation:
             "faas.invocation_id": self.request_id,
             "faas.trigger": "datasource" if self.kind is EventKind.DYNAMODB else "pubsub",
         }
-        records, self.trace = open_trace(
-            self.worker.name, self.records[0].source, self.records, self.began_ns, attributes
-        )
-        self.records = list(records)
-        if self.trace is not None:
-            self.trace.passed(Phase.INPUT, self.began_ns)
+        with unfailing:
+            records, self.trace = open_trace(
+                self.worker.name, self.records[0].source, self.records, self.began_ns, attributes
+            )
+            self.records = list(records)
+            if self.trace is not None:
+                self.trace.passed(Phase.INPUT, self.began_ns)
 
-    def part(self, phase: Phase) -> tracing.Span:
+    def part(self, phase: Phase) -> AbstractContextManager[None]:
         """The span of a part of it, to be run inside of."""
-        return tracing.NOTHING if self.trace is None else self.trace.step(phase)
+        return nullcontext() if self.trace is None else inside(partial(self.trace.step, phase))
 
     def __enter__(self) -> "Invocation":
         return self
@@ -81,8 +85,16 @@ class Invocation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Tells that it was answered, or what it failed with. AWS may freeze the process now, so all is sent."""
+        # What it did has had its effect: nothing that is told of it may be the reason to do it again.
+        with unfailing:
+            self._tell(error)
         if self.trace is not None:
-            self.trace.end(error, self.letters, self.returned)
+            with unfailing:
+                self.trace.end(error, self.letters, self.returned)
+        if self.trace is not None or metrics.switch.on:
+            start.flush()
+
+    def _tell(self, error: BaseException | None) -> None:
         now_ns = time.time_ns()
         totals = totals_of(self.worker.name)
         if error is None:
@@ -92,5 +104,3 @@ class Invocation:
         else:
             totals.failed()
         metrics.observe_batch(self.worker.name, (now_ns - self.began_ns) / 1e9, error is not None)
-        if self.trace is not None or metrics.switch.on:
-            start.flush()

@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any, cast
 
 from ..domain.traceparent import TraceParent, parse_traceparent
-from ..io.telemetry.tracing import NOTHING, Attributes, Span, new_span, switch
+from ..io.telemetry.tracing import Attributes, Span, new_span, switch
+from ..io.telemetry.unfailing import inside
 
 _EXPORTERS = "OTEL_EXPORTER_OTLP_"
 
@@ -62,16 +63,16 @@ def resolver_trace(worker: str, request_id: str, event: object, *, trusts: bool)
         return
     attributes: Attributes = {"faas.invocation_id": request_id, "faas.trigger": "http"}
     brought = _traceparents(event)
-    recorded = chooses(brought, trusts=trusts)
-    span = request_span(worker, brought, attributes, trusts=trusts) if recorded else NOTHING
+    if not chooses(brought, trusts=trusts):
+        yield
+        return
     try:
-        with span:
+        with inside(lambda: request_span(worker, brought, attributes, trusts=trusts)):
             yield
     finally:
-        if span is not NOTHING:
-            from ..io.telemetry.start import ANSWER_SECONDS, flush  # noqa: PLC0415 - it is on, so imported long since
+        from ..io.telemetry.start import ANSWER_SECONDS, flush  # noqa: PLC0415 - it is on, so imported long since
 
-            flush(ANSWER_SECONDS)  # AWS may freeze the process now
+        flush(ANSWER_SECONDS)  # AWS may freeze the process now
 
 
 def _traceparents(event: object) -> list[object]:

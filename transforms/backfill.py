@@ -212,7 +212,6 @@ class _CommitParts(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._positions = self._job.open()
 
     @override

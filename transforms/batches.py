@@ -1,12 +1,14 @@
 """How batches cross between steps and how steps count."""
 
 import contextlib
+import os
 import pickle
 import re
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam import coders
@@ -14,13 +16,15 @@ from apache_beam.metrics.metric import Metrics
 from typing_extensions import override
 
 from ..domain.records import Batch
-from ..io.errors import FanIdentityError
+from ..io import worker_reports
+from ..io.backends import Backends
 from ..io.ports import MessageQueue
 from ..io.settings import load_settings
 from ..io.telemetry import metrics, tracing
 from ..io.telemetry.batch_traces import BatchTrace, Phase, open_trace, open_traces
 from ..io.telemetry.start import start
 from ..io.telemetry.totals import totals_of
+from ..io.telemetry.unfailing import inside, unfailing
 
 NAMESPACE = "fan_identity"
 """Of every counter; ``Ledger.of`` reads them by name."""
@@ -123,11 +127,21 @@ def begin(
     """
     count_of(worker, counter, len(items))
     request_id, began_ns = new_request_id(), time.time_ns()
-    if tracing.switch.on and worker:
-        items, trace = open_trace(worker, source, items, began_ns, {"fan_identity.request_id": request_id})
-        if trace is not None:
-            open_traces.add(request_id, trace)
+    if worker:
+        with unfailing:
+            _start_telemetry(worker)
+            items = _traced(request_id, worker, source, items, began_ns)
     return Batch(request_id, source, items, position=position, receipts=receipts, worker=worker, began_ns=began_ns)
+
+
+def _traced(request_id: str, worker: str, source: str, items: Sequence[Any], began_ns: int) -> Sequence[Any]:
+    """The items, with their spans where they are recorded."""
+    if not tracing.switch.on:
+        return items
+    items, trace = open_trace(worker, source, items, began_ns, {"fan_identity.request_id": request_id})
+    if trace is not None:
+        open_traces.add(request_id, trace)
+    return items
 
 
 received_from: dict[str, MessageQueue] = {}
@@ -138,18 +152,31 @@ def _give_back(batch: Batch[Any]) -> None:
     """Gives a failed batch's messages back: as long as this process lives, nobody else would see them."""
     queue = received_from.get(batch.source)
     if queue is not None and batch.receipts:
-        # What made the step fail may make this fail too; then they come back when their visibility ends.
-        with contextlib.suppress(FanIdentityError):
+        # What made the step fail may make this fail too; then they come back when their visibility ends. The error
+        # that is raised is the step's, in any case.
+        with contextlib.suppress(Exception):
             queue.release(batch.receipts, _AFTER_A_FAILURE_MS)
 
 
-def start_telemetry() -> None:
-    """Turns telemetry on in this process, where the environment asks for it; once, wherever Beam runs a step.
+def begin_process(backends: Backends) -> None:
+    """What a process does once it reads a worker's source: it is seen by the console, and tells its metrics."""
+    worker_reports.start(backends)
+    with unfailing:
+        _start_telemetry(backends.worker)
 
-    A process that the command line started did so under its worker's name; another one goes by APP_NAME.
+
+_told_of: Final[set[str]] = set()
+os.register_at_fork(after_in_child=_told_of.clear)
+
+
+def _start_telemetry(worker: str) -> None:
+    """Turns telemetry on in this process, where the environment asks for it: wherever Beam runs a step, looked at once.
+
+    A worker's name comes with its batches: no process on a cluster has to be told by its environment.
     """
-    settings = load_settings()
-    start(settings.app_name or "worker", settings)
+    if worker not in _told_of:
+        _told_of.add(worker)
+        start(worker, load_settings())
 
 
 class BatchStep(beam.DoFn):
@@ -164,29 +191,31 @@ class BatchStep(beam.DoFn):
     phase: Phase = Phase.LOGIC
     _worker_of_batch: str = ""
 
-    def setup(self) -> None:
-        """Readies the process. A step that opens backends calls this too."""
-        start_telemetry()
-
     def process(self, element: Any) -> Any:
-        """Passes on what ``step`` makes of the batch.
+        """Passes on what ``step`` makes of the batch. What goes wrong with telemetry is never the batch's failure.
 
         Without types, since Beam would take ``Batch[Any]`` for another type than ``Batch``.
         """
         self._worker_of_batch = element.worker
-        trace = open_traces.get(element.request_id) if tracing.switch.on else None
+        trace: BatchTrace | None = None
+        if element.worker:
+            with unfailing:
+                _start_telemetry(element.worker)
+                trace = open_traces.get(element.request_id) if tracing.switch.on else None
         try:
             if trace is None:
                 done = self.step(element)
             else:
-                with trace.step(self.phase, _label(type(self).__name__)):
+                with inside(partial(trace.step, self.phase, _label(type(self).__name__))):
                     done = self.step(element)
         except Exception as error:
-            _end(element, trace, error)
             _give_back(element)
+            with unfailing:
+                _end(element, trace, error)
             raise
         if self.ends_batch:
-            _end(done, trace)
+            with unfailing:
+                _end(done, trace)
         yield done
 
     def step(self, batch: Batch[Any]) -> Batch[Any]:
@@ -200,19 +229,18 @@ class BatchStep(beam.DoFn):
 
 def _end(batch: Batch[Any], trace: BatchTrace | None, error: Exception | None = None) -> None:
     """Tells that a batch is done, or that a step of it failed."""
+    if batch.worker:
+        now_ns = time.time_ns()
+        took_ns = max(now_ns - batch.began_ns, 0)
+        metrics.observe_batch(batch.worker, took_ns / 1e9, error is not None)
+        if error is not None:
+            totals_of(batch.worker).failed()
+        else:
+            totals_of(batch.worker).finished(now_ns // 1_000_000)
+            observe("batch_ms", took_ns // 1_000_000)
     if trace is not None:
         open_traces.take(batch.request_id)
         trace.end(error, batch.dead_letters, batch.returned)
-    if not batch.worker:
-        return
-    now_ns = time.time_ns()
-    took_ns = max(now_ns - batch.began_ns, 0)
-    metrics.observe_batch(batch.worker, took_ns / 1e9, error is not None)
-    if error is not None:
-        totals_of(batch.worker).failed()
-    else:
-        totals_of(batch.worker).finished(now_ns // 1_000_000)
-        observe("batch_ms", took_ns // 1_000_000)
 
 
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")

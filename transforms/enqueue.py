@@ -100,7 +100,6 @@ class _ObserveActivities(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._arai = self._backends.open_arai()
 
     @override
@@ -129,7 +128,6 @@ class _EnqueueActivities(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._queue = self._backends.open_queue()
         self._staging = self._backends.open_staging_queue()
 

@@ -31,7 +31,6 @@ class _WriteDeadLetters(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._dead_letters = self._backends.open_dead_letters()
 
     @override
@@ -63,7 +62,6 @@ class _Acknowledge(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._queue = self._backends.open_source_queue()
 
     @override
@@ -94,7 +92,6 @@ class _CommitPosition(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._positions = self._backends.open_positions()
 
     @override

@@ -39,7 +39,6 @@ class _KeepUsersOfShare(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._flags = self._backends.open_flags()
 
     @override

@@ -33,7 +33,6 @@ class _RescoreUsers(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         backends = self._backends
         pacer, switch = pacer_of(backends.rescore_rate), kill_switch(backends)
         self._rescoring = Rescoring.of(self._worker, backends, pacer, switch)

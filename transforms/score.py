@@ -83,7 +83,6 @@ class _FetchArai(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._arai = self._backends.open_arai()
 
     @override
@@ -108,7 +107,6 @@ class _AddVerifications(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._verifications = self._backends.open_verifications()
 
     @override
@@ -135,7 +133,6 @@ class _ScoreUsers(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._model = self._backends.open_model()
 
     @override
@@ -160,7 +157,6 @@ class _ApplyImports(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._imports = self._backends.open_imports()
 
     @override
@@ -191,7 +187,6 @@ class _PersistScores(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._table = self._backends.open_table()
         self._cache = self._backends.open_cache()
         self._imports = self._backends.open_imports()

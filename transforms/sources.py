@@ -23,13 +23,12 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 from typing_extensions import override
 
 from ..domain.records import Batch, RawRecord
-from ..io import worker_reports
 from ..io.backends import Backends, scheme_of
 from ..io.clock import now_ms
 from ..io.files import FileFormat, FileRange, LineTail, read_range
 from ..io.ports import MessageQueue, ReceivedMessage
 from ..io.telemetry.totals import totals_of
-from .batches import BatchCoder, BatchTransform, begin, observe, par_do, received_from
+from .batches import BatchCoder, BatchTransform, begin, begin_process, observe, par_do, received_from
 from .draining import draining
 from .flags import kill_switch
 from .progress import tell_progress_as_fraction
@@ -102,7 +101,7 @@ class _ReadRange(beam.DoFn):
         self._batch_records = batch_records
 
     def setup(self) -> None:
-        worker_reports.start(self._backends)
+        begin_process(self._backends)
         self._switch = kill_switch(self._backends)
 
     def process(self, element: FileRange) -> Iterator[Batch[RawRecord]]:
@@ -319,7 +318,7 @@ class _FileSource(PollingSource):
         position = checkpoint_mark.position if isinstance(checkpoint_mark, Position) else ""
         if not position:
             position = self.backends.open_positions().load(self.worker, self.path)
-        worker_reports.start(self.backends)
+        begin_process(self.backends)
         return _FileReader(self, position)
 
 
@@ -382,7 +381,7 @@ class _QueueReader(PollingReader):
 
 
 def _receive_from(backends: Backends) -> MessageQueue:
-    worker_reports.start(backends)
+    begin_process(backends)
     queue = backends.open_source_queue()
     received_from[backends.source_queue] = queue
     return queue

@@ -16,11 +16,10 @@ from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, Unb
 from typing_extensions import override
 
 from ..domain.records import Batch, RawRecord
-from ..io import worker_reports
 from ..io.addresses import parse_address, partition_source
 from ..io.backends import Backends
 from ..io.ports import PositionStore, Share, StreamReader
-from .batches import BatchTransform, begin, par_do
+from .batches import BatchTransform, begin, begin_process, par_do
 from .draining import draining
 from .flags import kill_switch
 from .sources import (
@@ -71,7 +70,7 @@ class _ReadShare(beam.DoFn):
         self._batch_records = batch_records
 
     def process(self, element: Share) -> Iterator[Batch[RawRecord]]:
-        worker_reports.start(self._backends)
+        begin_process(self._backends)
         source = _source_of(self._backends)
         positions = self._backends.open_positions()
         fresh = reads_range(source)
@@ -165,7 +164,7 @@ class _StreamReader(PollingReader):
 
     def __init__(self, source: _StreamSource, positions: dict[str, str]) -> None:
         super().__init__(source.pace)
-        worker_reports.start(source.backends)
+        begin_process(source.backends)
         self._source = source
         self._address = _source_of(source.backends)
         self._switch = kill_switch(source.backends)

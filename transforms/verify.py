@@ -54,7 +54,6 @@ class _KeepEventsOfShare(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._flags = self._backends.open_flags()
 
     @override
@@ -81,7 +80,6 @@ class _ConsumeEvents(BatchStep):
 
     @override
     def setup(self) -> None:
-        super().setup()
         self._stores = EventStores.of(self._backends)
 
     @override

@@ -67,7 +67,6 @@ def take_out_of_steps() -> None:
         return steps.Batch(steps.new_request_id(), source, items, position=position, receipts=receipts)
 
     steps.BatchStep.process = process
-    steps.BatchStep.setup = lambda self: None  # pyright: ignore[reportUnknownLambdaType]
     patched: Any = sources
     steps.count_of = count_of
     steps.begin = patched.begin = begin

@@ -15,7 +15,7 @@ import msgspec
 
 from ...domain.records import DeadLetter, Returned
 from ...domain.traceparent import TraceParent
-from ..registry import worker_named
+from ..registry import WORKERS
 from .destinations import destination, name_of
 from .message_traces import Carrier, may_have_parent, parent_of
 from .totals import totals_of
@@ -29,6 +29,8 @@ MOST_OPEN: Final = 1_000
 
 EVICTED: Final = "evicted_traces"
 """Counts batches whose spans were ended though nobody said that they are done."""
+
+_OFFSET_DIGITS: Final = 18  # OTLP has integers of 64 bits, and refuses a whole batch of spans for one that is larger
 
 Item = TypeVar("Item", bound=Carrier)
 
@@ -152,7 +154,8 @@ def _opened(
 ) -> tuple[BatchTrace, dict[int, str]]:
     where = destination(source)
     if "messaging.destination.name" not in where:  # a store holds all queues: the worker's own is meant
-        where = {**where, "messaging.destination.name": worker_named(worker).queue_name}
+        known = WORKERS.get(worker)
+        where = where if known is None else {**where, "messaging.destination.name": known.queue_name}
     of_batch = {**_PROCESS, **where, "messaging.batch.message_count": len(items), **attributes}
     alone = len(items) == 1
     batch = NOTHING if alone else new_span(worker, "consumer", began_ns=began_ns, attributes=of_batch)
@@ -189,7 +192,8 @@ def _identity(item: Any) -> dict[str, Value]:
     if message_id:
         return {"messaging.message.id": message_id}
     kind, _, number = str(getattr(item, "position", "")).partition(" ")
-    return {"messaging.kafka.offset": int(number)} if kind == "offset" and number.isdecimal() else {}
+    told = kind == "offset" and number.isdecimal() and len(number) <= _OFFSET_DIGITS
+    return {"messaging.kafka.offset": int(number)} if told else {}
 
 
 def _names(item: Any) -> tuple[str, ...]:
