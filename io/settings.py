@@ -26,7 +26,7 @@ class Settings(BaseSettings):
         on_demand_queue: onDemandScoringQueue's address. Likewise ``rescore_queue`` and ``identity_queue``.
         staging_queue: stagingScoreUsers' queue: where set, everything enqueued is sent there too.
         staging_table: stagingScoreUsers' table; ``staging_model`` its model.
-        verification_table: the table of identity verifications.
+        verification_table: the table of identity verifications: handleEvent writes it, scores look there too.
         source: what an enqueue worker reads, or scoreUsers for ARAI changes.
         model: the model's address; the model that comes with the package where None.
         accounts: the Accounts API's address, asked for ARAI that is missing or old; None to ask nobody.
