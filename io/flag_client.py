@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,13 +43,12 @@ class FlagClient:
     def __init__(self, flags: "UnleashFlags", token: str) -> None:
         logging.getLogger("yggdrasil_engine").propagate = False  # would tell tracebacks with users in them
         self._flags = flags
-        self._known = LastKnownFlags(_cache_file(flags, token), flags.prefix)
-        make: Any = UnleashEngine  # without types
-        self._engine: Any = make()
+        self._engine = _new_engine()
+        self._known = LastKnownFlags(_cache_file(flags, token), flags.prefix, self._adopt)
         self._warn = Seldom(_WARN_SECONDS)
         self._failing = False
         self._looked_at = 0.0
-        self._apply()
+        self._set_debug()
         self._server, self._following = run_in_background(self._start(token))
 
     def is_enabled(self, toggle: str) -> bool:
@@ -60,11 +60,12 @@ class FlagClient:
         return enabled
 
     def includes(self, toggle: str, global_user_id: str) -> bool:
-        """Whether a user is in its share. Asks the engine only where that depends on the user: it takes 0.2 ms."""
-        known = self._known.for_everyone
-        if toggle not in known:
-            return self._flags.default
-        answer = known[toggle]
+        """Whether a user is in its share; everyone is in that of a toggle that is not known.
+
+        The default is for ``is_enabled``: what was taken up, while the server knew the toggle, is not dropped for it.
+        Asks the engine only where the answer depends on the user: it takes 0.2 ms.
+        """
+        answer = self._known.for_everyone.get(toggle, True)
         if answer is not None:
             return answer
         # A lone surrogate, which is no text, could not be handed over.
@@ -113,7 +114,7 @@ class FlagClient:
             if told is not None:
                 self._known.take(told)
                 self._server.accepted()
-                self._apply()
+                self._set_debug()
         except Exception as error:  # whatever it is, the next look has to come
             self._failing = True
             if self._warn.due():
@@ -125,15 +126,27 @@ class FlagClient:
             self._failing = False
             _log.info("the flag server answers again")
 
-    def _apply(self) -> None:
-        if self._known.text:
-            self._engine.take_state(self._known.text_of_shares())
+    def _adopt(self, shares: str, names: Set[str]) -> None:
+        # Tried on another engine first: one that raises has the new state, one that refuses says nothing and keeps the
+        # old, and only this one counts what was asked.
+        trial = _new_engine()
+        for engine in (trial, self._engine):
+            engine.take_state(shares)
+            if names != {toggle.name for toggle in engine.list_known_toggles()}:
+                raise ValueError("refused")
+
+    def _set_debug(self) -> None:
         set_debug(Reason.FLAG, on=self._known.enabled.get(self._flags.prefix + DEBUG, False))
 
     async def _tell_use(self) -> None:
         bucket = self._engine.get_metrics()
         if bucket:
             await self._server.tell_use(bucket)
+
+
+def _new_engine() -> Any:
+    make: Any = UnleashEngine  # without types
+    return make()
 
 
 def _cache_file(flags: "UnleashFlags", token: str) -> Path | None:

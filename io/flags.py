@@ -73,14 +73,14 @@ class UnleashFlags:
     """Flags of an Unleash server. Pickles as text; one client a process, made at the first question.
 
     In an outage the last known flags hold, from memory or from ``cache_folder``; where none were ever known, and for a
-    toggle the server does not know, ``default`` does.
+    toggle the server does not know, ``default`` does: for whether a worker runs. Everyone is in such a toggle's share.
 
     Attributes:
         url: of the server's API, ``http://host:4242/api``.
         environment: told to strategies as context; which environment's flags apply the token decides.
         refresh_seconds: between two looks at the server.
         cache_folder: keeps the last known flags over restarts, or None.
-        default: where nothing is known.
+        default: whether workers run where nothing is known.
         prefix: of our toggles' names, so that several installations can share a server's project.
     """
 

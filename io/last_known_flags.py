@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import uuid
+from collections.abc import Callable, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +58,14 @@ class _State(msgspec.Struct):
 
 _state_decoder: Final = msgspec.json.Decoder(_State)
 
+Adopt = Callable[[str, Set[str]], None]
+"""Puts flags into use: their text with every toggle of ours switched on, which tells who is in a share be the worker on
+or off, and the names of all toggles. What it raises, ``Exception`` of any kind, refuses them."""
+
+
+def _adopt_all(shares: str, names: Set[str]) -> None:
+    del shares, names
+
 
 class LastKnownFlags:
     """The last flags the server told.
@@ -65,6 +74,7 @@ class LastKnownFlags:
         file: made, with its folder, when there is something to keep; None to keep nothing over restarts. Only this
             user may read it (strategies can name fans), and one that others could have written is not read.
         prefix: of the names of our toggles.
+        adopt: who uses the flags; what it refuses is neither kept nor written, and such a file is no file.
 
     Attributes:
         enabled: whether a toggle is switched on, by its name.
@@ -72,9 +82,10 @@ class LastKnownFlags:
         text: the flags as told, JSON; "" where none are known.
     """
 
-    def __init__(self, file: Path | None, prefix: str = TOGGLE_PREFIX) -> None:
+    def __init__(self, file: Path | None, prefix: str = TOGGLE_PREFIX, adopt: Adopt = _adopt_all) -> None:
         self._file = file
         self._prefix = prefix
+        self._adopt = adopt
         self._warned = False
         self.text = ""
         self.enabled: dict[str, bool] = {}
@@ -87,8 +98,8 @@ class LastKnownFlags:
         """Takes what a server told for the flags from now on.
 
         Raises:
-            NotFlagsError: it is no flags, or knows none of our toggles where some were known: another server's, or
-                those of a token of another project. What was known stays.
+            NotFlagsError: it is no flags, is not adopted, or knows none of our toggles where some were known: another
+                server's, or those of a token of another project. What was known stays.
         """
         before = self.text
         self._keep(told)
@@ -104,6 +115,10 @@ class LastKnownFlags:
         enabled = {feature.name: feature.enabled for feature in state.features}
         if self._knows_ours(self.enabled) and not self._knows_ours(enabled):
             raise NotFlagsError(f"it knows none of the toggles {self._prefix}… it knew")
+        try:
+            self._adopt(self._text_of_shares(text), enabled.keys())
+        except Exception:  # of whatever kind; its text may hold the flags
+            raise NotFlagsError("its flags cannot be used") from None
         self.text = text
         self.enabled = enabled
         self.for_everyone = {feature.name: feature.for_everyone for feature in state.features}
@@ -111,9 +126,8 @@ class LastKnownFlags:
     def _knows_ours(self, enabled: dict[str, bool]) -> bool:
         return any(name.startswith(self._prefix) for name in enabled)
 
-    def text_of_shares(self) -> str:
-        """The flags with every toggle of ours switched on: what tells who is in a share, be the worker on or off."""
-        state: Any = msgspec.json.decode(self.text)
+    def _text_of_shares(self, text: str) -> str:
+        state: Any = msgspec.json.decode(text)
         for feature in state["features"]:
             if feature["name"].startswith(self._prefix):
                 feature["enabled"] = True

@@ -268,7 +268,7 @@ def test_an_outage_says_one_line_and_gives_the_default(broken: _Broken, default:
         out, err = child.communicate("\n", timeout=60)
     finally:
         child.kill()
-    assert out.split() == [str(default == "on")] * 2
+    assert out.split() == [str(default == "on"), "True"], "what was taken up ends"
     [line] = err.splitlines()
     assert json.loads(line)["logger"] == "fan_identity.io.flag_client"
     assert "s3cret" not in err
@@ -288,6 +288,7 @@ class Moody(ThreadingHTTPServer):
         self.features = [feature("fan-identity.a", enabled=False), feature("fan-identity.b", strategies=[rollout(50)])]
         self.ended = threading.Event()
         self.elsewhere = 0
+        self.if_none_match: str | None = None
 
     def asked_again(self, times: int) -> None:
         """Waits until it was asked so many times more."""
@@ -297,9 +298,23 @@ class Moody(ThreadingHTTPServer):
             time.sleep(0.005)
 
 
+def refused(**wrong: Any) -> bytes:
+    """Flags of ours that the engine cannot use, with the opposite of what was known."""
+    toggles = [feature("fan-identity.a"), feature("fan-identity.b", enabled=False)]
+    return state(*toggles, {**feature("fan-identity.c"), **wrong}).encode()
+
+
 MIB = 1 << 20
+REFUSED = {
+    "a flag without strategies": refused().replace(b', "strategies": []', b""),
+    "a constraint that is a number": refused(strategies=[{"name": "default", "constraints": [3]}]),
+    "a segment that is text": refused(strategies=[{"name": "default", "segments": ["s"]}]),
+    "variants that are a number": refused(variants=3),
+    "flags of no version": refused().replace(b'"version": 2, ', b""),
+}
 BODIES = {
     **GARBAGE,
+    **REFUSED,
     "10 MB of JSON": b'{"features": [' + b" " * (10 * MIB) + b"]}",
     "10 MB of a page": b"<p>" + b"x" * (10 * MIB),
 }
@@ -334,9 +349,9 @@ class _MoodyHandler(BaseHTTPRequestHandler):
         assert self.headers["Authorization"] == "default:development.s3cret"
         if self.path == "/elsewhere":
             server.elsewhere += 1
-        mood = server.mood
+        mood, server.if_none_match = server.mood, self.headers["If-None-Match"]
         if mood in BODIES:
-            self._answer(200, BODIES[mood])
+            self._answer(200, BODIES[mood], ETag='"of rubbish"')
         elif mood.isdigit():
             self._answer(int(mood), b"" if mood == "204" else state(feature("fan-identity.a")).encode())
         elif mood == "redirect":
@@ -344,7 +359,7 @@ class _MoodyHandler(BaseHTTPRequestHandler):
         elif mood == "gzip":
             self._answer(200, gzip.compress(state(feature("fan-identity.a")).encode()), **{"Content-Encoding": "gzip"})
         elif mood == "flags":
-            self._answer(200, state(*server.features).encode(), ETag=f'"{len(server.features)}"')
+            self._answer(200, state(*server.features).encode(), ETag=f'"flags of {len(server.features)}"')
         elif mood == "reset":
             self.close_connection = True
         else:
@@ -431,6 +446,33 @@ def test_rubbish_changes_nothing_and_is_said_once(
     while flags.is_enabled("new"):
         assert time.monotonic() < deadline, "it never recovers"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("rubbish", REFUSED.values(), ids=REFUSED)
+def test_a_file_the_engine_refuses_is_no_file(
+    moody: Moody, flags_of: Callable[..., UnleashFlags], rubbish: bytes, tmp_path: Path
+):
+    flags = flags_of(cache_folder=tmp_path)
+    assert not flags.is_enabled("a")
+    [file] = tmp_path.iterdir()
+    flags.close()
+    told = file.read_bytes()
+    file.write_bytes(rubbish)
+    moody.mood = "500"
+    assert flags.is_enabled("a"), "nothing is known: the default"
+    flags.close()
+    moody.mood = "flags"
+    assert not flags.is_enabled("a")
+    assert file.read_bytes() == told, "and it is mended"
+
+
+def test_rubbish_is_not_accepted_as_the_answer_it_stays_with(moody: Moody, flags_of: Callable[..., UnleashFlags]):
+    """Its ETag is not sent: the server would say that nothing changed for ever after."""
+    flags = flags_of()
+    assert not flags.is_enabled("a")
+    moody.mood = "a flag without strategies"
+    moody.asked_again(3)
+    assert moody.if_none_match == '"flags of 2"'
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
