@@ -25,7 +25,7 @@ from .clock import now_ms
 from .errors import FanIdentityError
 from .outages import OutageBook, local_place
 from .ports import Table
-from .probes import Part, Prober, shown_address
+from .probes import Part, Prober, bare_address
 from .process_marks import is_gone, process_mark
 from .settings import Settings
 
@@ -87,7 +87,7 @@ class Teller:
         if webhook is None:
             return None
         named = settings.operations or settings.store or settings.table
-        place = "" if named is None else shown_address(named)
+        place = "" if named is None else bare_address(named)
         holder = "" if named is None else next((one.name for one in parts if one.is_at(named)), "")
         table = None if named is None else partial(_operations_table, settings)
         identity = place or ",".join(one.address for one in parts)

@@ -94,7 +94,7 @@ class PartList:
             return
         flag = setting.replace("_", "-")
         question = ask or question_of(text, flag, self._seconds)
-        self._parts[key] = Part(setting, shown_address(text), question, (setting,), text)
+        self._parts[key] = Part(setting, bare_address(text), question, (setting,), text)
 
     @property
     def parts(self) -> list[Part]:
@@ -235,7 +235,7 @@ def _same(text: str) -> str:
     return text.partition("?")[0] if text.startswith("sqlite:") else text
 
 
-def shown_address(text: str) -> str:
+def bare_address(text: str) -> str:
     """An address without options and credentials."""
     if "://" not in text:
         return text

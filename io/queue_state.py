@@ -1,4 +1,4 @@
-"""What waits in a queue, asked of the queue itself."""
+"""How much waits in a queue that is open; ``queue_contents`` tells more, of an address."""
 
 from ..domain.flow import QueueState
 from .errors import UsageError

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -24,6 +23,7 @@ from .backends import Backends, open_operations, scheme_of
 from .clock import now_ms
 from .ending import at_end
 from .errors import FanIdentityError
+from .log_limits import Seldom
 from .ports import Table
 from .registry import WORKERS, Kind, worker_named
 from .telemetry.totals import totals_of
@@ -166,10 +166,10 @@ def _depth(backends: Backends) -> int | None:
 def _lag(backends: Backends) -> int | None:
     if backends.source is None or scheme_of(backends.source) != "kafka":
         return None
-    from .kafka_lag import kafka_lag  # noqa: PLC0415 - brings librdkafka, which other sources do without
+    from .kafka_lag import recent_lag  # noqa: PLC0415 - brings librdkafka, which other sources do without
 
     with suppress(FanIdentityError):
-        return sum(kafka_lag(backends.source, backends.worker, _ASK_SECONDS).values())
+        return recent_lag(backends.source, backends.worker, _ASK_SECONDS)
     return None
 
 
@@ -188,7 +188,7 @@ class _Thread:
         self._process = secrets.token_hex(8)
         self._reporters: dict[str, tuple[_Reporter, Table]] = {}
         self._stop = threading.Event()
-        self._warned_at = -_WARN_SECONDS
+        self._is_time_to_warn = Seldom(_WARN_SECONDS).due
         self._thread = threading.Thread(target=self._run, name="fan-identity-reports", daemon=True)
 
     def add(self, backends: Backends, operations: str) -> None:
@@ -212,8 +212,7 @@ class _Thread:
                 self._warn(error)
 
     def _warn(self, error: Exception) -> None:
-        if time.monotonic() - self._warned_at >= _WARN_SECONDS:
-            self._warned_at = time.monotonic()
+        if self._is_time_to_warn():
             # Errors of ours hold no secrets and no users; the text of others may hold anything.
             text = str(error) if isinstance(error, FanIdentityError) else type(error).__name__
             _log.warning("this process cannot report itself; it works on, and the console does not see it: %s", text)

@@ -47,9 +47,9 @@ def lag_of(service: str, settings: Settings) -> dict[str, Polled]:
         return {}
 
     def ask() -> float:
-        from ..kafka_lag import kafka_lag  # noqa: PLC0415 - only where there is Kafka
+        from ..kafka_lag import recent_lag  # noqa: PLC0415 - only where there is Kafka
 
-        return float(sum(kafka_lag(source, service, _LAG_SECONDS).values()))
+        return float(recent_lag(source, service, _LAG_SECONDS))
 
     return {service: Polled(ask)}
 

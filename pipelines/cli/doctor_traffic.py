@@ -23,11 +23,11 @@ _BEHIND_MS: Final = 60_000
 
 def of_queues(settings: ServingSettings) -> list[Found]:
     """What waits in each queue."""
-    from ...io.queue_states import QueueState, queue_states  # noqa: PLC0415 - where there are queues
+    from ...io.queue_contents import QueueContents, queue_contents  # noqa: PLC0415 - where there are queues
 
     section, seconds = "queues", settings.probe_deadline.total_seconds()
 
-    def shown(state: QueueState) -> Found:
+    def shown(state: QueueContents) -> Found:
         data = {name: value for name, value in msgspec.to_builtins(state).items() if value is not None}
         if state.waiting is None:
             return Found(section, state.name, "ok", "does not say how much waits", data)
@@ -45,7 +45,7 @@ def of_queues(settings: ServingSettings) -> list[Found]:
             setting,
             seconds + 1,
             lambda text=text, setting=setting: [
-                shown(state) for state in queue_states(text, setting.replace("_", "-"), seconds)
+                shown(state) for state in queue_contents(text, setting.replace("_", "-"), seconds)
             ],
         )
     return found

@@ -8,7 +8,7 @@ import pytest
 
 from fan_identity.domain.measures import PARTS
 from fan_identity.io.errors import BackendUnavailableError, UsageError
-from fan_identity.io.probes import Part, Prober, named_parts, parts_of, shown_address
+from fan_identity.io.probes import Part, Prober, bare_address, named_parts, parts_of
 from fan_identity.io.settings import load_settings
 from fan_identity.io.sqlite.store import SqliteStore
 from fan_identity.serving.liveness import TABLES, UPSTREAMS, all_parts
@@ -52,8 +52,8 @@ def test_a_part_is_a_thing_that_can_be_down_whatever_names_it(tmp_path):
 
 
 def test_addresses_are_shown_without_options_and_credentials():
-    assert shown_address("redis://fan:secret@cache:6379/0?ca=/x") == "redis://cache:6379/0"
-    assert shown_address("dynamodb://fans?region=eu-west-1") == "dynamodb://fans"
+    assert bare_address("redis://fan:secret@cache:6379/0?ca=/x") == "redis://cache:6379/0"
+    assert bare_address("dynamodb://fans?region=eu-west-1") == "dynamodb://fans"
     (cache,) = parts_of(load_settings(cache="redis://fan:secret@cache:6379/0"))
     assert "secret" not in repr(cache)
 

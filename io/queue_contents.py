@@ -1,4 +1,4 @@
-"""What waits in queues: how much, and for how long where the queue tells."""
+"""What is in queues, of the queues' addresses: more than ``queue_state`` tells of one that is open."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from .probe_calls import sqs_counts
 from .sqlite.queue import SqliteQueue
 
 
-class QueueState(msgspec.Struct, frozen=True, rename="camel"):
+class QueueContents(msgspec.Struct, frozen=True, rename="camel"):
     """What is in a queue.
 
     Attributes:
@@ -27,7 +27,7 @@ class QueueState(msgspec.Struct, frozen=True, rename="camel"):
     oldest_ms: int | None = None
 
 
-def queue_states(text: str, setting: str, seconds: float) -> list[QueueState]:
+def queue_contents(text: str, setting: str, seconds: float) -> list[QueueContents]:
     """What is in the queue of an address, or in all queues of a store.
 
     Args:
@@ -42,11 +42,11 @@ def queue_states(text: str, setting: str, seconds: float) -> list[QueueState]:
     if address.scheme == "sqs":
         counts = sqs_counts(address, setting, seconds)
         waiting, in_flight, delayed = counts.values()
-        return [QueueState(address.target, waiting, in_flight, delayed)]
+        return [QueueContents(address.target, waiting, in_flight, delayed)]
     if address.scheme == "sqlite":
         store = sqlite_store(text.partition("?")[0], setting, create=False)
         own = address.options.get("queue")
         names = [own] if own is not None else store.queue_names()
         queues = [(name, SqliteQueue(store, name)) for name in names]
-        return [QueueState(name, queue.depth(), oldest_ms=queue.oldest_ms()) for name, queue in queues]
-    return [QueueState(address.target.rpartition("/")[2])]
+        return [QueueContents(name, queue.depth(), oldest_ms=queue.oldest_ms()) for name, queue in queues]
+    return [QueueContents(address.target.rpartition("/")[2])]
