@@ -118,11 +118,15 @@ _CHANGES: Final = (EventKind.DYNAMODB, EventKind.KINESIS)
 
 
 def result(invocation: Invocation) -> None:
-    """Answers in the shape AWS expects of the event's kind."""
-    if invocation.skipped:
-        invocation.answer = {"skipped": True}
-    elif invocation.kind is EventKind.SQS:
-        invocation.answer = {"batchItemFailures": [{"itemIdentifier": back.receipt} for back in invocation.returned]}
+    """Answers in the shape AWS expects of the event's kind. A queue keeps all that was skipped, where it reads this."""
+    skipped = {"skipped": True} if invocation.skipped else {}
+    if invocation.kind is EventKind.SQS:
+        kept = [one.receipt for one in invocation.returned]
+        if skipped:
+            kept = [record.message_id for record in invocation.records]
+        invocation.answer = {"batchItemFailures": [{"itemIdentifier": receipt} for receipt in kept], **skipped}
+    elif skipped:
+        invocation.answer = skipped
     else:
         invocation.answer = {
             "correlation": {"requestId": invocation.request_id},

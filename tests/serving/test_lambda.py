@@ -14,8 +14,9 @@ from fan_identity.domain.activity import format_time_ms
 from fan_identity.domain.aws_events import EventKind, transform_input
 from fan_identity.domain.imports import ImportKind, Pointer, fan_item, pointer_item
 from fan_identity.domain.keys import user_pk
-from fan_identity.io.backends import Backends
+from fan_identity.io.backends import Backends, open_flags
 from fan_identity.io.errors import UsageError
+from fan_identity.io.flags import TOKEN_ENV
 from fan_identity.io.registry import worker_named
 from fan_identity.io.settings import load_settings
 from fan_identity.serving.lambda_handler import MIDDLEWARE, answer, handler
@@ -137,6 +138,31 @@ def test_streams_are_enqueued_and_answered_with_counts(settings, worker, event):
     assert told["data"] == {"read": 3, "enqueued": 2, f"dead_lettered.{dead}": 1}
     assert len(told["correlation"]["requestId"]) == 32
     assert Backends.of(settings, worker).open_queue().depth() == 2
+
+
+@pytest.fixture
+def switched_off(settings, monkeypatch):
+    """Settings with which every worker is off: no flag server ever answered, and that is the default then."""
+    monkeypatch.setenv(TOKEN_ENV, "default:development.s3cret")
+    off = settings.model_copy(update={"flags": "unleash+http://127.0.0.1:9/api", "flags_default": False})
+    yield off
+    open_flags(off.flags, off.flags_default, off.flags_folder).close()
+
+
+def test_switched_off_a_queue_keeps_its_messages_and_nothing_is_done(settings, switched_off):
+    fan = '{"globalUserId":"u1"}'
+    told = ask("scoreUsers", sqs((fan, "g"), (fan, "g"), ("{}", "h")), switched_off)
+    assert told == {"skipped": True, "batchItemFailures": [{"itemIdentifier": f"m{number}"} for number in range(3)]}
+    table = Backends.of(settings).open_table()
+    assert table.query(user_pk("u1"), "SCORE#") == []
+    assert Backends.of(settings).open_dead_letters().select() == []
+
+
+@pytest.mark.parametrize("event", [kafka(b64(body(1))), kinesis(b64(body(1)))])
+def test_switched_off_a_stream_is_answered_with_skipped_alone(settings, switched_off, event):
+    """A failure would hold the shard, or bring the batch again until it is given up."""
+    assert ask("enqueueFromStream", event, switched_off) == {"skipped": True}
+    assert Backends.of(settings, "enqueueFromStream").open_queue().depth() == 0
 
 
 def test_messages_are_scored_and_a_batch_answered_by_its_failures(settings):
