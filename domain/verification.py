@@ -236,10 +236,11 @@ def known_of_results(verifications: Sequence[Verification], as_of_ms: int) -> Kn
 
 def known_of_item(item: Mapping[str, Any], as_of_ms: int) -> Known | None:
     """The same by what ``newest_verification_item`` keeps; None where only all of the user's results can say."""
+    newest = verification_of(item)
+    if newest.time_ms <= as_of_ms and is_decided(newest):
+        return Known(deciding([newest], as_of_ms), item.get("results", 1))
     if "known" not in item:  # it was written before others were kept beside the newest
-        newest = verification_of(item)
-        known = newest.time_ms <= as_of_ms and is_decided(newest)
-        return Known(deciding([newest], as_of_ms), 1) if known else None
+        return None
     kept = [verification_of({**each, "globalUserId": item["globalUserId"]}) for each in item["known"]]
     found = deciding(kept, as_of_ms)
     if found is None and item["results"] > len(kept) and as_of_ms - kept[-1].time_ms <= MAX_AGE_MS:

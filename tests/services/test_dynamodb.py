@@ -162,10 +162,21 @@ def test_a_version_is_hidden_from_who_reads_many(table: DynamoDbTable) -> None:
     assert table.put_if_newer([("001", item)]) == [True], "the version went with the item"
 
 
+def test_partitions_are_queried_side_by_side_and_come_in_their_order(table: DynamoDbTable) -> None:
+    table.batch_put([{"PK": f"p{n}", "SK": sk} for n in range(40) for sk in ("A#1", "A#2", "B")])
+    found = table.query_many([f"p{n}" for n in reversed(range(41))], "A#")
+    assert found == [[], *[[{"PK": f"p{n}", "SK": sk} for sk in ("A#1", "A#2")] for n in reversed(range(40))]]
+    assert table.query_many([]) == []
+
+
 def test_a_version_with_its_imports_counts_as_in_sqlite(table: DynamoDbTable, tmp_path: Path) -> None:
     sqlite = SqliteTable(SqliteStore(tmp_path / "t.db"), "t")
     causes = [
-        (time_ms, name, generation) for time_ms in (1, 2) for name in ("a", "a\0", "a\0b") for generation in (0, 1, 9)
+        (time_ms, name, generation, results)
+        for time_ms in (1, 2)
+        for name in ("a", "a\0", "a\0b")
+        for generation in (0, 1, 9)
+        for results in (0, 2)
     ]
     random.Random(5).shuffle(causes)
     for cause in causes:
@@ -173,7 +184,7 @@ def test_a_version_with_its_imports_counts_as_in_sqlite(table: DynamoDbTable, tm
         version = causal_version(*cause)
         assert table.put_if_newer([(version, item)]) == sqlite.put_if_newer([(version, item)]), cause
         assert table.get("a", "LATEST") == sqlite.get("a", "LATEST")
-    assert table.get("a", "LATEST") == {"PK": "a", "SK": "LATEST", "cause": [2, "a\0b", 9]}
+    assert table.get("a", "LATEST") == {"PK": "a", "SK": "LATEST", "cause": [2, "a\0b", 9, 2]}
 
 
 def nested(depth: int) -> Any:
