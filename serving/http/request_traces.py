@@ -3,9 +3,11 @@
 Source: OpenTelemetry semantic conventions 1.38, "HTTP server".
 """
 
+import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ...io.telemetry.tracing import switch
 from ..traces import chooses, request_span
 from .answers import Message, Receive, Scope, Send
 
@@ -28,7 +30,9 @@ def is_recorded(scope: Scope, *, trusts: bool) -> bool:
         scope: of the request.
         trusts: whether the caller's trace is continued.
     """
-    return chooses(_brought(scope) if trusts else (), trusts=trusts)
+    if trusts:
+        return chooses(_brought(scope), trusts=True)
+    return random.random() < switch.sampling.ratio  # noqa: S311 - as Sampling.chooses, without its calls
 
 
 async def traced(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, *, trusts: bool) -> None:
