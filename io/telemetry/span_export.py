@@ -20,9 +20,12 @@ class CountingExporter(OTLPSpanExporter):
 
     @override
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        outcome = super().export(spans)
-        if outcome is not SpanExportResult.SUCCESS:
-            observe_export_failure("traces")
+        outcome = SpanExportResult.FAILURE
+        try:
+            outcome = super().export(spans)
+        finally:  # also where it raises
+            if outcome is not SpanExportResult.SUCCESS:
+                observe_export_failure("traces")
         return outcome
 
 

@@ -19,6 +19,9 @@ from fan_identity.io.errors import UsageError
 from fan_identity.io.flags import TOKEN_ENV
 from fan_identity.io.registry import worker_named
 from fan_identity.io.settings import load_settings
+from fan_identity.io.telemetry.batch_traces import BatchTrace
+from fan_identity.io.telemetry.tracing import NOTHING
+from fan_identity.serving import invocation
 from fan_identity.serving.lambda_handler import MIDDLEWARE, answer, handler
 
 from ..io.embedded_metrics import checked
@@ -366,3 +369,18 @@ def test_on_lambda_an_invocation_is_one_line_of_metrics(settings, monkeypatch, c
     with pytest.raises(UsageError):
         answer({"Records": 7}, None, worker_named("scoreUsers"), settings)
     assert checked(capsys.readouterr().out.rstrip())["errors"] == 1
+
+
+def test_telemetry_that_fails_is_no_reason_to_do_an_invocation_again(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("telemetry is broken")
+
+    monkeypatch.setattr(invocation.metrics, "observe_batch", broken)
+    one = invocation.Invocation({}, None, worker_named("scoreUsers"), load_settings())
+    one.trace = BatchTrace(NOTHING, [], {}, "scoreUsers")
+    monkeypatch.setattr(one.trace, "end", broken)
+    with one:
+        done = True
+    assert done
+    with pytest.raises(KeyError), one:
+        raise KeyError

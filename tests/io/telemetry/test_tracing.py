@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 
 from fan_identity.io.errors import UsageError
 from fan_identity.io.telemetry import metrics, tracing
 from fan_identity.io.telemetry.destinations import destination
+from fan_identity.io.telemetry.span_export import CountingExporter
 from fan_identity.io.telemetry.tracing import NOTHING, child_span, current_span, new_span, outgoing, service_span
 
 from ...otlp_receiver import otlp_receiver
@@ -136,3 +138,15 @@ def test_sources_by_the_names_of_messaging(source, system, name, partition):
         "messaging.destination.partition.id": partition,
     }
     assert destination(source) == {key: value for key, value in expected.items() if value is not None}
+
+
+def test_an_export_that_raises_is_counted_too(monkeypatch):
+    def broken(self, spans):
+        raise RuntimeError("telemetry is broken")
+
+    failures = metrics.export_failures["traces",]
+    before = failures.value or 0
+    monkeypatch.setattr(OTLPSpanExporter, "export", broken)
+    with pytest.raises(RuntimeError):
+        CountingExporter(endpoint="http://127.0.0.1:9/v1/traces").export([])
+    assert failures.value == before + 1
