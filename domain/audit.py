@@ -168,7 +168,7 @@ class Fault(StrEnum):
     REPEATED = "it stands in the wrong place: a line of this place was there before"
     UNLINKED = "it does not follow the line before: one of the two was changed, removed or inserted"
     CHANGED = "its hash is not its content's: it was changed, or made without the key"
-    UNKEYED = "it is not keyed, though lines must be: it was made without the key"
+    UNKEYED = "it is not keyed, though lines must be from here on: it was made without the key"
     NO_KEY = "it is keyed, and there is no key to check it with"
     CUT = "the log ends before it: the tail was cut"
     OTHER_HEAD = "the head noted elsewhere is not in the log: it was written anew, or its tail was cut"
@@ -182,17 +182,29 @@ class Verdict(msgspec.Struct, frozen=True, rename="camel"):
         head: the hash of the last whole one; ``START`` where there is none.
         seq: the first broken line, or the one that should be there; None where all is well.
         fault: what is wrong with it.
+        keyed_from: the first keyed line; None where there is none. Lines before it could be made without the key, up to
+            the moment it was written; since then its HMAC holds their hashes too.
     """
 
     lines: int
     head: str
     seq: int | None = None
     fault: Fault | None = None
+    keyed_from: int | None = None
 
     @property
     def whole(self) -> bool:
         """Whether nothing is wrong."""
         return self.fault is None
+
+    @property
+    def unkeyed(self) -> int:
+        """How many lines are before the first keyed one."""
+        return self.lines if self.keyed_from is None else self.keyed_from - 1
+
+
+NOTHING_CHECKED: Final = Verdict(0, START)
+"""The verdict of an empty log."""
 
 
 def verify(
@@ -201,53 +213,63 @@ def verify(
     *,
     head: str | None = None,
     count: int | None = None,
-    keyed_from: int = 1,
+    keyed_from: int | None = 1,
+    checked: Verdict = NOTHING_CHECKED,
 ) -> Verdict:
-    """Checks a log from its first line on, up to the first that is broken.
+    """Checks a log from its first line on, or from one that was checked before, up to the first that is broken.
 
     Args:
-        items: as stored, in the order of their sort keys; None for one that is not there.
+        items: as stored, in the order of their sort keys; None for one that is not there. Where ``checked`` has lines,
+            its last one comes first: it must be the line it was.
         key: of the HMAC, where lines are keyed.
         head: a hash that was the head once, noted elsewhere: it must still be in the log.
         count: how many lines there were at least. With ``head``, the head was the line of this place.
-        keyed_from: with a key, the first line that must be keyed: where the log is older than the key.
+        keyed_from: with a key, the first line that must be keyed: where the log is older than the key. None for the
+            first that is. Behind a keyed line every one must be keyed in any case.
+        checked: a whole verdict of the same log and key: only its last line and those behind it are looked at.
     """
-    found = head in (None, START)
+    found = head in (None, START, checked.head)
     last: Line | None = None
-    for place, item in enumerate(items, 1):
+    seen = checked
+    for place, item in enumerate(items, max(checked.lines, 1)):
         line = None if item is None else line_of(item)
-        fault = _fault(item, line, place, last, key, keyed_from)
+        fault = _fault(item, line, place, key)
+        if fault is None and line is not None:
+            must_be_keyed = seen.keyed_from is not None or (keyed_from is not None and place >= keyed_from)
+            fault = _fault_in_chain(line, seen, key, must_be_keyed=must_be_keyed)
         if fault is None and line is not None and count == place and head not in (None, line.hash):
             fault = Fault.OTHER_HEAD
         if fault is not None or line is None:
-            return _verdict(last, place, fault)
+            return msgspec.structs.replace(seen, seq=place, fault=fault)
         last = line
         found = found or line.hash == head
-    lines = 0 if last is None else last.seq
-    if count is not None and lines < count:
-        return _verdict(last, lines + 1, Fault.CUT)
-    return _verdict(last, lines + 1, Fault.OTHER_HEAD) if not found else _verdict(last, None, None)
+        first_keyed = place if line.keyed and seen.keyed_from is None else seen.keyed_from
+        seen = Verdict(place, line.hash, keyed_from=first_keyed)
+    if last is None and checked.lines:
+        return msgspec.structs.replace(seen, seq=checked.lines, fault=Fault.CUT)
+    if count is not None and seen.lines < count:
+        return msgspec.structs.replace(seen, seq=seen.lines + 1, fault=Fault.CUT)
+    return seen if found else msgspec.structs.replace(seen, seq=seen.lines + 1, fault=Fault.OTHER_HEAD)
 
 
-def _fault(
-    item: Mapping[str, Any] | None, line: Line | None, place: int, last: Line | None, key: bytes | None, keyed_from: int
-) -> Fault | None:
+def _fault(item: Mapping[str, Any] | None, line: Line | None, place: int, key: bytes | None) -> Fault | None:
+    """What is wrong with a line by itself."""
     if line is None:
         return Fault.MISSING if item is None else Fault.UNREADABLE
     if line.seq != place:
         return Fault.MISSING if line.seq > place else Fault.REPEATED
-    if key is None and line.keyed:
-        return Fault.NO_KEY
-    if key is not None and not line.keyed and place >= keyed_from:
+    return Fault.NO_KEY if key is None and line.keyed else None
+
+
+def _fault_in_chain(line: Line, before: Verdict, key: bytes | None, *, must_be_keyed: bool) -> Fault | None:
+    """What is wrong with a line behind those of a verdict, or with the last of these."""
+    if key is not None and not line.keyed and must_be_keyed and line.seq != before.lines:
         return Fault.UNKEYED
     if not hmac.compare_digest(line.hash.encode(), hash_of(line, key).encode()):
         return Fault.CHANGED
-    return None if line.previous == (START if last is None else last.hash) else Fault.UNLINKED
-
-
-def _verdict(last: Line | None, seq: int | None, fault: Fault | None) -> Verdict:
-    lines, head = (0, START) if last is None else (last.seq, last.hash)
-    return Verdict(lines, head, seq, fault)
+    if line.seq == before.lines:
+        return None if line.hash == before.head else Fault.OTHER_HEAD
+    return None if line.previous == before.head else Fault.UNLINKED
 
 
 def unfinished(lines: Iterable[Line]) -> list[Line]:

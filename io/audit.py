@@ -121,16 +121,16 @@ class AuditLog:
         items = self._table.batch_get([(AUDIT_PK, audit_sk(seq)) for seq in seqs])
         return [line for item in items if item is not None and (line := line_of(item)) is not None]
 
-    def items(self, told: Callable[[int], object] = lambda _: None) -> Iterator[Item | None]:
+    def items(self, told: Callable[[int], object] = lambda _: None, start: int = 1) -> Iterator[Item | None]:
         """Every item in the order of its place, with None in each place that is empty; an item of no place comes last.
 
         Args:
-            told: hears how many were read so far.
+            told: hears how far was read.
+            start: the place to begin at.
         """
         last = self._last_item()
         stray = last is not None and _place_of(last) is None
         end = None if stray else _place_of(last or {}) or 0
-        start = 1
         while end is None or start <= end:
             seqs = range(start, start + _PAGE if end is None else min(start + _PAGE, end + 1))
             page = self._table.batch_get([(AUDIT_PK, audit_sk(seq)) for seq in seqs])
@@ -150,6 +150,11 @@ class AuditLog:
         last = self._last_item()
         return 0 if last is None else _place_of(last) or 0
 
+    @property
+    def has_key(self) -> bool:
+        """Whether lines are written, and checked, with a key."""
+        return self._key is not None
+
     def verify(self, told: Callable[[int], object] = lambda _: None, **noted: Any) -> Verdict:
         """Checks the whole log: ``domain.audit.verify`` over ``items``, with this log's key.
 
@@ -158,6 +163,13 @@ class AuditLog:
             noted: ``head``, ``count`` and ``keyed_from`` of ``domain.audit.verify``.
         """
         return verify(self.items(told), self._key, **noted)
+
+    def verify_behind(self, checked: Verdict) -> Verdict:
+        """Checks what is new behind a whole verdict, and that its last line is still what it was.
+
+        A later change of an earlier line does not show here: ``verify`` alone reads it again.
+        """
+        return verify(self.items(start=max(checked.lines, 1)), self._key, keyed_from=None, checked=checked)
 
     def _last_item(self) -> Item | None:
         found = self._table.query(AUDIT_PK, newest_first=True, limit=1)

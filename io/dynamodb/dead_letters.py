@@ -4,9 +4,10 @@ A letter is the item ``DEADLETTER#<id>``, sort key ``LETTER``. What does not fit
 ``PART#0001`` … of the same partition, written before the letter: a letter that can be seen is whole.
 """
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -157,9 +158,20 @@ class DynamoDbDeadLetters:
         """How many letters match. Scans the table."""
         return sum(1 for _ in self._scan(where))
 
-    def count_up_to(self, most: int, where: LetterFilter = WAITING) -> int:
-        """How many letters match, counted no further than ``most``. Scans the table until then."""
-        return sum(1 for _ in islice(self._scan(where), most))
+    def count_up_to(self, most: int, where: LetterFilter = WAITING, *, seconds: float | None = None) -> int | None:
+        """How many letters match, counted no further than ``most``. Scans the table until then.
+
+        None where that takes longer than ``seconds``; the request under way then is the last.
+        """
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        number = 0
+        for page in self._calls.pages("scan", **scan_of(where, "", _SUMMARY)):
+            number += len(page["Items"])
+            if number >= most:
+                return most
+            if page.get("LastEvaluatedKey") and time.monotonic() >= until:
+                return None
+        return number
 
     def numbers(self, where: LetterFilter = WAITING) -> list[LetterTally]:
         """As ``tally``, without examples. Scans the table."""

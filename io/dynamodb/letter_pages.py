@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...domain.dead_letters import LetterFilter
+from ..errors import BackendUnavailableError
 from ..ports import LetterHead, LetterPage
 from .calls import TableCalls
 from .values import attribute_of, item_of
@@ -19,6 +20,7 @@ PREFIX: Final = "DEADLETTER#"
 LETTER_SK: Final = "LETTER"
 
 _SECONDS: Final = 0.1
+_MOST_SECONDS: Final = 4.0
 _ITEMS_A_REQUEST: Final = 250
 _CURSOR: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _HEAD: Final = (
@@ -70,9 +72,10 @@ def scan_of(where: LetterFilter, prefix: str, names: tuple[str, ...]) -> dict[st
 def page_of(calls: TableCalls, where: LetterFilter, after: str | None, limit: int) -> LetterPage:
     """A page; see ``DeadLetterArchive.page``.
 
-    Where the table holds other items too, a page goes on until it is at a letter, however long that takes.
+    Where the table holds other items too, a page goes on until it is at a letter, for some seconds.
 
     Raises:
+        BackendUnavailableError: there is none in that time; the table holds too much besides letters.
         ValueError: ``after`` is nothing a page said.
     """
     if after is not None and _CURSOR.fullmatch(after) is None:
@@ -93,6 +96,11 @@ def page_of(calls: TableCalls, where: LetterFilter, after: str | None, limit: in
         # Of another item's key a cursor must not be made: it may hold a fan's id.
         if pk.startswith(PREFIX) and (len(found) == limit or time.monotonic() >= until):
             return LetterPage(found, pk.removeprefix(PREFIX))
+        if time.monotonic() >= until + _MOST_SECONDS:
+            raise BackendUnavailableError(
+                "dead letters stand too far apart among other items to be listed: give them a table of their own "
+                "(setting dead_letters)"
+            )
         start = {"ExclusiveStartKey": last}
 
 

@@ -91,8 +91,9 @@ class SqliteDeadLetters:
         conditions, values = conditions_of(where)
         return int(self._rows(f"count(*) {conditions}", values)[0][0])
 
-    def count_up_to(self, most: int, where: LetterFilter = WAITING) -> int:
-        """How many letters match, counted no further than ``most``."""
+    def count_up_to(self, most: int, where: LetterFilter = WAITING, *, seconds: float | None = None) -> int:
+        """How many letters match, counted no further than ``most``; an index is read: ``seconds`` are not needed."""
+        del seconds
         conditions, values = conditions_of(where)
         return int(self._rows(f"count(*) FROM (SELECT 1 {conditions} LIMIT ?)", (*values, most))[0][0])
 

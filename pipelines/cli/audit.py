@@ -108,6 +108,8 @@ def verify(
         print_json({"whole": verdict.whole, **msgspec.to_builtins(verdict)})
     else:
         _show(verdict)
+    if log.has_key and verdict.unkeyed:
+        err.print(f"lines 1 to {verdict.unkeyed:,} are older than the key, and not protected by it")
     if not verdict.whole:
         raise typer.Exit(EXIT_DEAD_LETTERS)
 

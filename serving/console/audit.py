@@ -11,7 +11,7 @@ import msgspec
 from starlette.routing import Route
 
 from ...domain.activity import format_time_ms
-from ...domain.audit import START, Line, Verdict
+from ...domain.audit import NOTHING_CHECKED, Line, Verdict
 from ...io.audit import AuditLog
 from ...io.errors import FanIdentityError
 from .guard import Asked, Guard
@@ -30,13 +30,17 @@ class PageOf(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Verifying:
-    """Checks the whole chain in the background, and closes actions whose process was killed.
+    """Checks the chain in the background, and closes actions whose process was killed.
 
-    That is done where there is a new head or an action is open, looked for every half a minute, and once an hour.
+    Every half a minute what is new behind the last whole verdict, whose last line must still be there as it was: so a
+    tail that is cut off while the server runs shows. The whole chain at the start, once an hour, and as long as it is
+    broken. A log may be older than its key: lines from the first keyed one on must be made with it, and once that line
+    was seen nothing moves it.
 
     Args:
         audit: the log.
-        close_unfinished: closes them and says how many are open; see ``recording.close_unfinished``.
+        close_unfinished: closes them and says how many are open; see ``recording.close_unfinished``. Done where there
+            is a new head or an action is open.
         threads: where that is done.
     """
 
@@ -46,7 +50,8 @@ class Verifying:
         self._threads = threads
         self._task: asyncio.Task[None] | None = None
         self._open = 0
-        self._checked_at = 0.0
+        self._whole = NOTHING_CHECKED
+        self._whole_read_at = 0.0
         self.verdict: Verdict | None = None
 
     def start(self) -> None:
@@ -72,21 +77,31 @@ class Verifying:
             await asyncio.sleep(max(_FRESH_SECONDS, 20 * (time.monotonic() - began)))
 
     def _check(self) -> None:
-        head = self._audit.head()
-        seen = self.verdict is not None and self.verdict.head == (START if head is None else head.hash)
-        if seen and not self._open and time.monotonic() - self._checked_at < _WHOLE_SECONDS:
-            return
-        self._open = self._close_unfinished()
-        self.verdict = self._audit.verify()
-        self._checked_at = time.monotonic()
+        before = None if self.verdict is None else self.verdict.head
+        self.verdict = self._verified()
+        if self.verdict.head != before or self._open:
+            self._open = self._close_unfinished()
+            self.verdict = self._verified()
         if not self.verdict.whole:
             _log.error("the audit log is broken", extra={"seq": self.verdict.seq, "fault": self.verdict.fault})
+
+    def _verified(self) -> Verdict:
+        known, now = self._whole, time.monotonic()
+        if self.verdict is not None and self.verdict.whole and now - self._whole_read_at < _WHOLE_SECONDS:
+            verdict = self._audit.verify_behind(known)
+        else:
+            verdict = self._audit.verify(head=known.head, count=known.lines, keyed_from=known.keyed_from)
+            self._whole_read_at = now
+        if verdict.whole:
+            self._whole = verdict
+        return verdict
 
 
 def audit_route(guard: Guard, audit: AuditLog, verifying: Verifying, threads: Threads) -> Route:
     """The route.
 
-    ``verified`` is of the last check in the background, None before the first; ``head`` is the log's newest line.
+    ``verified`` and ``unkeyed`` are of the last check in the background, None before the first; ``head`` is the log's
+    newest line. ``unkeyed`` is how many lines are older than the key, and so not protected by it; None without a key.
     """
 
     async def answer(asked: Asked, page: PageOf) -> dict[str, Any]:
@@ -94,10 +109,12 @@ def audit_route(guard: Guard, audit: AuditLog, verifying: Verifying, threads: Th
         lines = await threads.ask("audit", audit.newest, page.after, page.limit)
         head = lines[0] if page.after is None and lines else await threads.ask("audit", audit.head)
         last = lines[-1].seq if len(lines) == page.limit else 1
+        verdict = verifying.verdict
         return {
             "lines": [_shown(line) for line in lines],
             "next": last if last > 1 else None,
-            "verified": None if verifying.verdict is None else verifying.verdict.whole,
+            "verified": None if verdict is None else verdict.whole,
+            "unkeyed": verdict.unkeyed if verdict is not None and audit.has_key else None,
             "head": None if head is None else {"seq": head.seq, "hash": head.hash},
         }
 

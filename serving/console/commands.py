@@ -97,7 +97,7 @@ class Commands:
             job = Job(name, kind, begun.reference, begun.subject, action, target or name, asked.request_id, now_ms())
             try:
                 await self._threads.write(self._launch, job, tuple(arguments))
-            except BaseException:
+            except Exception:  # a request that is given up is no failure: its command is started, and tells its own end
                 await self._recorder.end(begun, Outcome.FAILED, {"job": name, "problem": "it could not be started"})
                 raise
         return name

@@ -1,25 +1,20 @@
 """The console's dead letters: how many of what, a page of them, one of them, its payload, and sending them again."""
 
-import asyncio
-import contextlib
-import logging
-import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from starlette.routing import Route
 
-from ...domain.activity import MalformedRecordError, format_time_ms, parse_time_ms
+from ...domain.activity import format_time_ms
 from ...domain.audit import Outcome
-from ...domain.dead_letters import OF_IMPORTS, LetterFilter, LetterTally, RedriveAttempt
-from ...io.clock import now_ms
-from ...io.errors import FanIdentityError
+from ...domain.dead_letters import OF_IMPORTS, LetterFilter, RedriveAttempt
 from ...io.ports import DeadLetterArchive, LetterHead, StoredDeadLetter
-from ...io.registry import WORKERS
 from .commands import Commands
 from .guard import Asked, Guard, Nothing, bad_input, conflict, not_found
 from .jobs import JobKind
+from .letter_numbers import Summary, bound
+from .letter_search import Where, details_of, filter_of, options_of
 from .recording import Recorder
 from .threads import Threads
 
@@ -30,24 +25,10 @@ MOST_REVEALED: Final = 1_000_000
 """Bytes of a payload that are shown; the command line has the rest."""
 
 _COUNT_SECONDS: Final = 2.0
-_log: Final = logging.getLogger("fan_identity.console")
+_MOST_COUNTED: Final = 10_000_000
 
 LetterId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8,64}\Z")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")]
-Time = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
-ActivityId = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 Cursor = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,250}\Z")]
-
-
-class Where(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """Which letters; what is not given does not matter. Times are ISO 8601 or epoch milliseconds."""
-
-    state: Literal["waiting", "redriven", "all"] = "waiting"
-    worker: Name | None = None
-    reason: Name | None = None
-    activity: ActivityId | None = None
-    since: Time | None = None
-    until: Time | None = None
 
 
 class PageOf(Where, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
@@ -64,78 +45,14 @@ class One(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Chosen(msgspec.Struct, forbid_unknown_fields=True):
-    """Letters to send again: named, or all that match, whose number the operator saw."""
+    """Letters to send again: named, or all that match, whose number the operator saw.
+
+    A filter's ``to`` is the moment the number is of; without one it is the moment of the request.
+    """
 
     ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: Where | None = None
     expected: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
-
-
-class Summary:
-    """How many letters wait, by worker and reason: counted in the background while somebody asks.
-
-    Args:
-        letters: where they are.
-        threads: where they are counted.
-        fresh_seconds: between two counts, at least; it is never more than a tenth of the time that is spent counting.
-    """
-
-    def __init__(self, letters: DeadLetterArchive, threads: Threads, fresh_seconds: float) -> None:
-        self._letters = letters
-        self._threads = threads
-        self._fresh_seconds = fresh_seconds
-        self._asked = asyncio.Event()
-        self._counted: tuple[int, list[LetterTally]] | None = None
-        self._first = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, *, count: bool) -> None:
-        """Begins, on the running event loop.
-
-        Args:
-            count: whether to count at once, so that who asks first need not wait.
-        """
-        if count:
-            self._asked.set()
-        self._task = asyncio.create_task(self._follow())
-
-    async def close(self) -> None:
-        """Ends."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    @property
-    def kinds(self) -> list[LetterTally]:
-        """The numbers counted last; none before the first time."""
-        return [] if self._counted is None else self._counted[1]
-
-    async def counted(self) -> tuple[int, list[LetterTally]] | None:
-        """When it was counted last (epoch milliseconds), and the numbers.
-
-        None before the first time, which is waited for shortly.
-        """
-        self._asked.set()
-        if self._counted is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_COUNT_SECONDS):
-                    await self._first.wait()
-        return self._counted
-
-    async def _follow(self) -> None:
-        while True:
-            await self._asked.wait()
-            self._asked.clear()
-            began = time.monotonic()
-            try:
-                self._counted = now_ms(), await self._threads.behind(self._letters.numbers)
-                self._first.set()
-            except FanIdentityError as error:
-                _log.warning("dead letters cannot be counted: %s", error)
-            except Exception:
-                _log.exception("dead letters cannot be counted: this is a defect of fan-identity")
-            await asyncio.sleep(max(self._fresh_seconds, 9 * (time.monotonic() - began)))
 
 
 class DeadLetters:
@@ -162,6 +79,7 @@ class DeadLetters:
         """The routes; those with a fixed name come first."""
         return [
             guard.read("/dead-letters/summary", self._numbers, Nothing),
+            guard.read("/dead-letters/count", self._count, Where),
             guard.act("/dead-letters/redrive", self._redrive, Chosen),
             guard.read("/dead-letters", self._page, PageOf),
             guard.read("/dead-letters/{letter}", self._one, One),
@@ -173,9 +91,18 @@ class DeadLetters:
         counted = await self._summary.counted()
         if counted is None:
             return {"asOf": None, "total": None, "groups": []}
-        at, kinds = counted
+        kinds = counted.kinds
         groups = [{"worker": kind.worker, "reason": kind.reason, "count": kind.number} for kind in kinds]
-        return {"asOf": at, "total": sum(kind.number for kind in kinds), "groups": groups}
+        return {"asOf": counted.until_ms, "total": sum(kind.number for kind in kinds), "groups": groups}
+
+    async def _count(self, asked: Asked, where: Where) -> dict[str, Any]:
+        """How many match now, and until when they were written: together they are what a redrive takes."""
+        del asked
+        bounded = self._bounded(where)
+        number = await self._threads.ask(
+            "dead_letters", self._letters.count_up_to, _MOST_COUNTED, self._filter_of(bounded), seconds=_COUNT_SECONDS
+        )
+        return {"count": number, "to": bounded.until}
 
     async def _page(self, asked: Asked, page: PageOf) -> dict[str, Any]:
         del asked
@@ -216,6 +143,7 @@ class DeadLetters:
             raise bad_input('name {"ids": […]}, or {"filter": {…}, "expected": n}')
         if chosen.ids is not None:
             ids = list(dict.fromkeys(chosen.ids))
+            await self._stored(One(ids[0]))  # the audit log has an id of a letter, and not any digits
             details: dict[str, str | int] = {"letters": len(ids), "first": ids[0]}
             arguments = ids
         else:
@@ -234,29 +162,18 @@ class DeadLetters:
         """The command's arguments for what matches, and the audit log's details, if the operator saw as many."""
         if filter_.state != "waiting":
             raise bad_input("filter: only letters that wait can be sent again (state waiting)")
-        where = self._filter_of(filter_)
+        where = self._filter_of(self._bounded(filter_))
         if where.worker in OF_IMPORTS:
             raise bad_input("letters of imports come again with their file: correct it and import it again")
+        found = await self._threads.ask(
+            "dead_letters", self._letters.count_up_to, expected + 1, where, seconds=_COUNT_SECONDS
+        )
         # Where counting takes too long, as in DynamoDB, the command itself compares before it sends anything.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_COUNT_SECONDS):
-                found = await self._threads.ask("dead_letters", self._letters.count_up_to, expected + 1, where)
-                if found != expected:
-                    told = f"more than {expected:,}" if found > expected else f"{found:,}"
-                    raise conflict(f"{told} letters match now, not {expected:,}: look at them again", "CHANGED")
-        given = {
-            "worker": where.worker,
-            "reason": where.reason,
-            "since": None if where.since_ms is None else format_time_ms(where.since_ms),
-            "until": None if where.until_ms is None else format_time_ms(where.until_ms),
-        }
-        named = {name: value for name, value in given.items() if value is not None}
-        details: dict[str, str | int] = {"expected": expected, **named}
-        arguments = [f"--{name}={value}" for name, value in named.items()]
-        if where.activity_id is not None:
-            arguments.append(f"--activity={where.activity_id}")
-            details["activity"] = "given"  # it comes from outside, and may say who
-        return [*arguments, f"--expected={expected}"], details
+        if found not in (None, expected):
+            told = f"more than {expected:,}" if found > expected else f"{found:,}"
+            raise conflict(f"{told} letters match now, not {expected:,}: look at them again", "CHANGED")
+        details: dict[str, str | int] = {"expected": expected, **details_of(where, self._summary.kinds)}
+        return [*options_of(where), f"--expected={expected}"], details
 
     async def _stored(self, one: One) -> StoredDeadLetter:
         stored = await self._threads.ask("dead_letters", self._letters.get, one.letter)
@@ -265,27 +182,13 @@ class DeadLetters:
         return stored
 
     def _filter_of(self, where: Where) -> LetterFilter:
-        known = {*WORKERS, *OF_IMPORTS, *(kind.worker for kind in self._summary.kinds)}
-        if where.worker is not None and where.worker not in known:
-            raise bad_input("worker: there is none of that name")
-        if where.activity is not None and not where.activity.isprintable():
-            raise bad_input("activity: no control characters")
-        return LetterFilter(
-            worker=where.worker,
-            reason=where.reason,
-            since_ms=_time(where.since, "from"),
-            until_ms=_time(where.until, "to"),
-            waiting_only=where.state == "waiting",
-            redriven_only=where.state == "redriven",
-            activity_id=where.activity,
-        )
+        return filter_of(where, self._summary.kinds)
 
-
-def _time(text: str | None, name: str) -> int | None:
-    try:
-        return None if text is None else parse_time_ms(text)
-    except MalformedRecordError:
-        raise bad_input(f"{name}: write a time as 2026-11-27T10:00:00Z") from None
+    def _bounded(self, where: Where) -> Where:
+        """With an end, however many letters come meanwhile: one that is given, else now."""
+        end = bound()
+        given = self._filter_of(where).until_ms
+        return msgspec.structs.replace(where, until=format_time_ms(end if given is None else min(given, end)))
 
 
 def _attempt(attempt: RedriveAttempt) -> dict[str, str]:

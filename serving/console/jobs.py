@@ -113,9 +113,9 @@ class Jobs:
         """Writes a job before its runner is started."""
         self._write("1", job)
 
-    def claim(self, job: Job) -> None:
-        """Writes whose job it is, once its runner runs."""
-        self._write("2", job)
+    def claim(self, job: Job) -> bool:
+        """Writes whose job it is, once its runner runs; False where its end was written before: it must not run."""
+        return self._write("2", job)
 
     def end(self, job: Job) -> bool:
         """Writes how a job ended; False where its end was written before."""

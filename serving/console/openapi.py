@@ -26,13 +26,16 @@ _OF_PATHS: Final = {
     "worker": "a worker's name",
     "job": "as an action answered it",
 }
-_LETTERS: Final = {
+_SEARCH: Final = {
     "state": "waiting (the default), redriven or all",
     "worker": "a worker's name",
     "reason": "a short code",
     "activity": "an activity's id",
     "from": "first written then or later: ISO 8601 or epoch milliseconds",
     "to": "first written before",
+}
+_LETTERS: Final = {
+    **_SEARCH,
     "after": "`next` of the page before",
     "limit": "1 to 200",
 }
@@ -47,6 +50,9 @@ def console_paths() -> dict[str, Any]:
             "/flow": _get("How records flow", "Rates, queues, lag and processes.", since="epoch milliseconds"),
             "/dead-letters/summary": _get("How many dead letters wait", "`{asOf, total, groups}`."),
             "/dead-letters": _get("A page of dead letters", "`{letters, next}`, without payloads.", **_LETTERS),
+            "/dead-letters/count": _get(
+                "How many dead letters match", "`{count, to}`: until when they were written.", **_SEARCH
+            ),
             "/dead-letters/{id}": _get("A dead letter", "Also its stack and history.", 404),
             "/dead-letters/{id}/reveal": _post("A dead letter's payload", "`{payload, encoding}`.", 404),
             "/dead-letters/redrive": _post(
@@ -61,7 +67,7 @@ def console_paths() -> dict[str, Any]:
             "/jobs/{job}": _get("A job", "`{state, exitCode, summary, startedAt, endedAt}`.", 404),
             "/audit": _get(
                 "The audit log, newest line first",
-                "`{lines, next, verified, head}`.",
+                "`{lines, next, verified, unkeyed, head}`.",
                 after=_LETTERS["after"],
                 limit=_LETTERS["limit"],
             ),

@@ -15,12 +15,13 @@ from ..http.authentication import Authentication
 from ..settings import ServingSettings
 from .audit import Verifying, audit_route
 from .commands import Commands, environment_of
-from .dead_letters import DeadLetters, Summary
+from .dead_letters import DeadLetters
 from .flags import FlagSwitches
 from .flow import FlowSampler, flow_route
 from .guard import Asked, Guard, Nothing
 from .imports import Imports
 from .jobs import Jobs
+from .letter_numbers import Summary
 from .recording import Recorder, close_unfinished
 from .threads import Threads
 

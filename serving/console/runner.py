@@ -32,7 +32,17 @@ _PROBLEM_CHARACTERS: Final = 500
 _DONE: Final = (0, 1)
 """Exit codes of a command that did its work; 1 where something of it failed, which its figures tell."""
 
-_LEFT_OUT: Final = ("settings", "links", "version", "job")
+_MEANINGS: Final = {
+    2: "it was refused: what was asked for does not fit what is there now, or a setting is wrong",
+    3: "a part is out of reach, or another run of the command is at work",
+    130: "it was stopped",
+    None: "it was killed",
+}
+"""Of exit codes. What the command said names addresses and paths: that is for the log."""
+
+_SHOWN: Final = frozenset({"active", "rolledBack", "outcome"})
+"""Texts of a command's summary that the job keeps, besides numbers: versions, and words of a closed list."""
+
 _TRIES: Final = 60
 _REST_SECONDS: Final = 5.0
 _log: Final = logging.getLogger("fan_identity.console")
@@ -66,7 +76,9 @@ def main() -> None:
     configure_logging("WARNING", "console", order.job.job)
     jobs, audit = Jobs(open_operations(order.operations)), AuditLog.of(order.operations)
     job = msgspec.structs.replace(order.job, process=process_mark())
-    jobs.claim(job)
+    if not jobs.claim(job):
+        _log.warning("a job was declared lost before it could begin: it is not run")
+        return
     finished = finished_job(job, run([sys.executable, "-m", "fan_identity.pipelines.cli", *order.arguments]))
     _patiently(lambda: jobs.end(finished))
     _patiently(lambda: audit.append(end_of(finished)))
@@ -104,17 +116,19 @@ def run(command: Sequence[str], seconds: float = LONGEST_SECONDS) -> Ended:
 
 
 def finished_job(job: Job, ended: Ended) -> Job:
-    """The job with how its command ended."""
+    """The job with how its command ended: of why it failed what the exit code means, and the log has the text."""
     done = ended.exit_code in _DONE
-    said = ended.errors.decode(errors="replace").strip().splitlines()
-    problem = "" if done else (said[-1] if said else "it was killed").removeprefix("error: ")
+    if not done:
+        said = ended.errors.decode(errors="replace").strip().splitlines()
+        told = said[-1].removeprefix("error: ")[:_PROBLEM_CHARACTERS] if said else ""
+        _log.warning("a command failed", extra={"job": job.job, "exitCode": ended.exit_code, "problem": told})
     return msgspec.structs.replace(
         job,
         state=JobState.DONE if done else JobState.FAILED,
         ended_at=now_ms(),
         exit_code=ended.exit_code,
         summary=_summary(ended.output),
-        problem=problem[:_PROBLEM_CHARACTERS],
+        problem="" if done else _MEANINGS.get(ended.exit_code, "it failed"),
     )
 
 
@@ -131,11 +145,21 @@ def end_of(job: Job) -> Entry:
 
 
 def _summary(output: bytes) -> dict[str, Any]:
-    """What the command printed last, where that is a JSON object."""
+    """Numbers of what the command printed last, where that is a JSON object, and texts that name nothing of ours."""
     lines = output.strip().splitlines()
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
         said = msgspec.json.decode(lines[-1] if lines else b"{}", type=dict[str, Any])
-        return {name: value for name, value in said.items() if name not in _LEFT_OUT}
+        return {
+            name: value
+            for name, value in {**_counts(said), **said}.items()
+            if isinstance(value, (int, float)) or (isinstance(value, str) and name in _SHOWN)
+        }
+    return {}
+
+
+def _counts(said: dict[str, Any]) -> dict[str, Any]:
+    with contextlib.suppress(msgspec.ValidationError):
+        return msgspec.convert(said.get("counts"), dict[str, Any])
     return {}
 
 

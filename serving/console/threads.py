@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from ...io.errors import UnavailableError
@@ -11,6 +11,9 @@ DEADLINE_SECONDS: Final = 5.0
 """What a question to a table may take."""
 
 _READERS: Final = 4
+_MOST_WAITING: Final = 16
+"""Questions that wait for a thread; what comes beyond is refused at once rather than answered late."""
+
 T = TypeVar("T")
 
 
@@ -18,12 +21,13 @@ class Threads:
     """Runs blocking functions: questions in a few threads, and writes of the audit log one after the other."""
 
     def __init__(self) -> None:
+        self._asked: set[Future[Any]] = set()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="fan-identity-console")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="fan-identity-audit")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="fan-identity-console-background")
 
     async def ask(self, part: str, question: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Asks, for so long.
+        """Asks, for so long. A question nobody waits for any more is not begun; one that was has to end by itself.
 
         Args:
             part: whose answer it is, for the error.
@@ -32,9 +36,18 @@ class Threads:
             **named: likewise.
 
         Raises:
-            UnavailableError: there is no answer in time.
+            UnavailableError: there is no answer in time, or too many wait for one.
         """
-        return await self._in_time(part, self._readers.submit(question, *arguments, **named))
+        if len(self._asked) >= _READERS + _MOST_WAITING:
+            raise UnavailableError(part, "too many questions wait")
+        future = self._readers.submit(question, *arguments, **named)
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)  # also where it is cancelled
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await asyncio.wrap_future(future)  # given up, it is cancelled
+        except TimeoutError:
+            raise UnavailableError(part, "no answer in time") from None
 
     async def write(self, write: Callable[..., T], *arguments: Any) -> T:
         """Writes, however long that takes, also where the request is given up: what was begun is ended."""
@@ -48,13 +61,3 @@ class Threads:
         """Ends the threads once what they do is done."""
         for pool in (self._readers, self._writer, self._background):
             pool.shutdown(wait=False, cancel_futures=pool is not self._writer)
-
-    @staticmethod
-    async def _in_time(part: str, future: Any) -> Any:
-        answer = asyncio.wrap_future(future)
-        answer.add_done_callback(lambda done: None if done.cancelled() else done.exception())
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await asyncio.shield(answer)
-        except TimeoutError:
-            raise UnavailableError(part, "no answer in time") from None

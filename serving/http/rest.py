@@ -39,7 +39,7 @@ _OPERATIONS: Final = {
     "/openapi.json": "pages",
     "/": "pages",
 }
-"""By path, for metrics; the log has the path itself, and no other."""
+"""By path, for metrics; the log has the path itself, and of all others only ``console`` or ``other``."""
 _CONSOLE: Final = "/console"
 STATE_KEY: Final = "correlation_id"
 """Where a request's id is in ``scope["state"]``."""
@@ -99,9 +99,10 @@ class GuardedRoutes:
             status = int(error.error_type)
             await send_error(send, error, correlation, more)
         path, took = scope["path"], time.perf_counter() - began
-        observe_request(_operation(path), took, outcome_of(status))
+        operation = _operation(path)
+        observe_request(operation, took, outcome_of(status))
         if _log.isEnabledFor(logging.INFO):
-            route = path if path in _OPERATIONS else "other"
+            route = path if path in _OPERATIONS else operation
             log_request(_log, route, status, round(took * 1_000, 3), correlation)
 
 

@@ -67,7 +67,8 @@ def log(number: int = 6, key: bytes | None = None) -> list[dict[str, Any]]:
 def test_an_untouched_log_is_whole(entries: list[Entry], key: bytes | None) -> None:
     items = chain(entries, key)
     head = items[-1]["hash"] if items else START
-    assert verify(items, key, head=head, count=len(items)) == Verdict(len(items), head)
+    keyed_from = 1 if items and key else None
+    assert verify(items, key, head=head, count=len(items)) == Verdict(len(items), head, keyed_from=keyed_from)
     # As stored: through JSON and back.
     assert verify([json.loads(json.dumps(item)) for item in items], key).whole
 
@@ -135,6 +136,38 @@ def test_a_log_may_be_older_than_its_key() -> None:
     assert verify(items, KEY).seq == 1
     assert verify(items, KEY, keyed_from=4).whole
     assert verify(items[:3], KEY, keyed_from=3).fault is Fault.UNKEYED
+    verdict = verify(items, KEY, keyed_from=None)
+    assert (verdict.whole, verdict.keyed_from, verdict.unkeyed) == (True, 4, 3)
+    assert verify(items[:3], KEY, keyed_from=None).unkeyed == 3
+
+
+def test_behind_a_keyed_line_every_one_must_be_keyed() -> None:
+    """So a server whose key was taken away shows once it has it again."""
+    items = log(3, KEY)
+    items.append(line_item(line_after(line_of(items[-1]), entry(9), 2_000, None)))
+    for keyed_from in (None, 1, 4, 9):
+        verdict = verify(items, KEY, keyed_from=keyed_from)
+        assert (verdict.fault, verdict.seq) == (Fault.UNKEYED, 4)
+    assert verify(items, None, keyed_from=None).fault is Fault.NO_KEY
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.sampled_from([None, KEY]))
+def test_what_is_new_is_checked_as_the_whole_would_be(before: int, number: int, key: bytes | None) -> None:
+    items = log(number, key)
+    before = min(before, number)
+    checked = verify(items[:before], key, keyed_from=None)
+    assert verify(items[max(before - 1, 0) :], key, keyed_from=None, checked=checked) == verify(items, key)
+
+
+@given(st.integers(1, 5), st.data(), st.sampled_from([None, KEY]))
+def test_a_line_checked_before_that_is_another_now_shows(number: int, data: st.DataObject, key: bytes | None) -> None:
+    items = log(number, key)
+    checked = verify(items, key, keyed_from=None)
+    cut = data.draw(st.integers(0, number - 1))
+    grown = chain([*[entry(one) for one in range(cut)], *[entry(90 + one) for one in range(3 * number)]], key)
+    verdict = verify(grown[number - 1 :], key, keyed_from=None, checked=checked)
+    assert (verdict.fault, verdict.seq) == (Fault.OTHER_HEAD, number)
+    assert verify([], key, keyed_from=None, checked=checked).fault is Fault.CUT
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_a_whole_log_is_told_with_its_head(cli, address):
     head = filled(address).head()
     answer = cli("audit", "verify", "--store", address, "--json")
     assert answer.code == 0
-    assert json.loads(answer.out) == {"whole": True, "lines": 5, "head": head.hash, "seq": None, "fault": None}
+    told = {"whole": True, "lines": 5, "head": head.hash, "seq": None, "fault": None, "keyedFrom": None}
+    assert json.loads(answer.out) == told
     assert cli("audit", "verify", "--store", address, "--head", head.hash, "--count", "5").code == 0
 
 
@@ -61,4 +62,5 @@ def test_usage(cli, address):
     keyed = {KEY_ENV: "k" * 40}
     answer = cli("audit", "verify", "--store", address, env=keyed)
     assert (answer.code, "not keyed" in answer.err) == (1, True)
-    assert cli("audit", "verify", "--store", address, "--keyed-from", "6", env=keyed).code == 0
+    answer = cli("audit", "verify", "--store", address, "--keyed-from", "6", env=keyed)
+    assert (answer.code, "lines 1 to 5 are older than the key" in answer.err) == (0, True)

@@ -54,12 +54,13 @@ function outcomeClass(outcome) {
   return outcome === "failed" || outcome === "unknown" ? "problem" : null;
 }
 
-function verified({ verified: whole_, head }) {
+function verified({ verified: whole_, unkeyed, head }) {
   if (whole_ === true) {
     const end = head && typeof head === "object" ? head : { hash: head };
     const to = end.seq ? `, ${counted(end.seq, "line")}` : "";
     const hash = end.hash ? [", to the hash ", code(String(end.hash).slice(0, SHOWN_OF_HASH))] : [];
-    return [element("span", { class: "state ok" }, "\u25cf The chain is whole"), to, ...hash, "."];
+    const older = unkeyed ? [` Not protected by the key, since older than it: ${unkeyed === 1 ? "line 1" : `lines 1 to ${whole(unkeyed)}`}.`] : [];
+    return [element("span", { class: "state ok" }, "\u25cf The chain is whole"), to, ...hash, ".", ...older];
   }
   if (whole_ === false) return [element("strong", { class: "problem" }, "\u25a0 The chain is broken: lines were changed or removed. "), "fan-identity audit verify says where."];
   return [element("span", { class: "soft" }, "Whether the chain is whole is being worked out.")];

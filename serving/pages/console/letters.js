@@ -9,8 +9,6 @@ import { bar, facts, table } from "./table.js";
 import { code, counted, moment, said, when, whole } from "./words.js";
 
 const PAGE = 50;
-const MOST_COUNTED = 1_000;
-const COUNTED_A_PAGE = 200;
 const MOST_NAMED = 100; // the API takes no more at a time
 const FIELDS = ["state", "worker", "reason", "activity", "from", "to"];
 const STATES = { waiting: "waiting", redriven: "sent again", all: "all" };
@@ -128,40 +126,33 @@ export function lettersSection(section, { mayAct, report, changed }) {
 
   async function redriveAll() {
     const { state, ...filter } = looked;
-    let number;
+    let found;
     try {
-      number = await countOf(filter);
+      found = await countOf(filter);
     } catch (error) {
       outcome.tell("bad", report(error));
       return;
     }
+    const { number, to } = found;
     if (number === null) {
-      outcome.tell("warn", `More than ${whole(MOST_COUNTED)} letters match a search with an activity or times: narrow it, or search by worker and reason alone.`);
+      outcome.tell("warn", "Counting what matches a search with an activity or times takes too long here: search by worker and reason alone, or use the command line.");
       return;
     }
     if (!number) {
       outcome.tell("warn", "No letter that waits matches any more.");
       return;
     }
-    const said_ = Object.entries(filter).map(([name, value]) => [name, said(value)]);
-    const which = said_.length ? facts(said_) : element("p", {}, "All that wait, of every worker and reason.");
-    await redrive(number, { filter: { state, ...filter }, expected: number }, [which]);
+    const which = [...Object.entries(filter).filter(([name]) => name !== "to").map(([name, value]) => [name, said(value)]), ["written before", when(to)]];
+    await redrive(number, { filter: { state, ...filter, to }, expected: number }, [facts(which)]);
   }
 
+  /** How many match, and until when those were written: letters that come later are of another number. */
   async function countOf(filter) {
-    if (isPlain(filter)) {
-      const found = await ask("dead-letters/summary");
-      if (!found.asOf) throw new Problem("refused", "The letters are still being counted: try again in a moment.");
-      return numberOf(found.groups, filter);
-    }
-    let number = 0;
-    let after = null;
-    do {
-      const page = await ask("dead-letters", { state: "waiting", ...filter, limit: COUNTED_A_PAGE, after });
-      number += page.letters.length;
-      after = page.next;
-    } while (after !== null && number <= MOST_COUNTED);
-    return number > MOST_COUNTED ? null : number;
+    const { count, to } = await ask("dead-letters/count", { state: "waiting", ...filter });
+    if (count !== null || !isPlain(filter)) return { number: count, to };
+    const summed = await ask("dead-letters/summary"); // counted in the background, where counting takes long
+    if (!summed.asOf) throw new Problem("refused", "The letters are still being counted: try again in a moment.");
+    return { number: numberOf(summed.groups, filter), to: new Date(summed.asOf).toISOString() };
   }
 
   async function redrive(number, body, which) {
@@ -214,7 +205,7 @@ function numberOf(groups, filter) {
 
 function ended({ summary }) {
   const numbers = summary !== null && typeof summary === "object" ? summary : {};
-  const parts = [["queued", "sent again"], ["rejected", "readable now but not scorable, so done with"], ["failed", "failed again and wait"], ["ofImports", "of imports, which come again with their file"]]
+  const parts = [["queued", "sent again"], ["rejected", "readable now but not scorable, so done with"], ["failed", "failed again and wait"], ["of_imports", "of imports, which come again with their file"]]
     .filter(([name]) => numbers[name] > 0)
     .map(([name, words]) => `${whole(numbers[name])} ${words}`);
   if (numbers.problem) return ["It ended early: ", said(numbers.problem, 300)];

@@ -1,18 +1,23 @@
 """What the console shows and does: dead letters, imports, flags, jobs, the audit log."""
 
 import asyncio
+import threading
 import time
 
 import msgspec
 import pytest
 
+from fan_identity.domain.activity import format_time_ms
 from fan_identity.domain.audit import Outcome
 from fan_identity.domain.dead_letters import LetterFilter, RedriveAttempt
 from fan_identity.domain.imports import ArmChange, Comparison, ImportKind, Pointer, State, VersionRecord, pointer_item
+from fan_identity.io.clock import now_ms
 from fan_identity.io.import_versions import ImportVersions
 from fan_identity.io.sqlite.queue import SqliteQueue
 from fan_identity.io.sqlite.table import SqliteTable
+from fan_identity.serving.console.commands import Commands
 
+from ...conftest import until_true
 from .conftest import asked_one, code_of
 
 PATIENCE = 120
@@ -131,6 +136,97 @@ def test_letters_are_sent_again_by_the_command_itself(console):
     assert console.audit.verify().whole
 
 
+def test_a_number_and_the_moment_it_is_of_go_together_however_many_letters_come(console):
+    """Shown, compared by the API and compared by the command: letters that came since are of none of the three."""
+    console.letters.write([console.letter(number, payload=message(number)) for number in range(3)])
+
+    async def asked():
+        async with console.client() as client:
+            counted = (await asked_one(client, console.signed(), "dead-letters/count?reason=malformed")).json()
+            summed = (await asked_one(client, console.signed(), "dead-letters/summary")).json()
+            until_true(lambda: now_ms() > summed["asOf"] and format_time_ms(now_ms()) > counted["to"], "time goes on")
+            console.letters.write([console.letter(10 + number, payload=message(10 + number)) for number in range(5)])
+            both = []
+            for to in (counted["to"], str(summed["asOf"])):
+                where = {"reason": "malformed", "to": to}
+                again = await asked_one(client, console.signed(), f"dead-letters/count?reason=malformed&to={to}")
+                both.append(again.json()["count"])
+            begun = await asked_one(client, console.signed(), "dead-letters/redrive", {"filter": where, "expected": 3})
+            assert begun.status_code == 200, begun.text
+            return counted, summed, both, await ended_job(client, console.signed(), begun.json()["job"])
+
+    counted, summed, both, told = asyncio.run(asked())
+    assert (counted["count"], summed["total"], both) == (3, 3, [3, 3])
+    assert (told["exitCode"], told["summary"]["queued"]) == (0, 3)
+    assert console.letters.count() == 5, "those that came since wait still"
+    begun = console.audit.newest(None, 2)[1]
+    assert begun.details["until"] == format_time_ms(summed["asOf"])
+
+
+def test_a_redrive_without_an_end_has_one_all_the_same(console):
+    console.letters.write([console.letter(1, payload=message(1))])
+    run(console, "dead-letters/redrive", {"filter": {}, "expected": 1})
+    assert console.audit.newest(None, 2)[1].details["until"] <= format_time_ms(now_ms())
+
+
+def test_no_text_from_outside_gets_into_the_audit_log(console):
+    """Its lines are never deleted, and whoever looks for a fan may put the id into any field."""
+    fan = "fan00042"
+    console.letters.write([console.letter(1, payload=message(1))])
+    for where in ({"reason": fan}, {"activity": fan}):
+        told = run(console, "dead-letters/redrive", {"filter": where, "expected": 0})
+        assert told["exitCode"] == 0
+        (name,) = where
+        assert console.audit.newest(None, 2)[1].details[name] == "given"
+    assert code_of(console.post("dead-letters/redrive", {"filter": {"worker": fan}, "expected": 0})) == (
+        400,
+        "BAD_INPUT",
+    )
+    assert code_of(console.post("dead-letters/redrive", {"ids": ["f" * 32]})) == (404, "NOT_FOUND")
+    known = {"reason": "malformed", "worker": "enqueueFromStream"}
+    run(console, "dead-letters/redrive", {"filter": known, "expected": 1})
+    assert known.items() <= console.audit.newest(None, 2)[1].details.items()
+    assert fan not in str(console.audit.newest(None, 50))
+
+
+def test_a_request_that_is_given_up_leaves_its_commands_end_to_the_command(console, monkeypatch):
+    letter = console.letter(1, payload=message(1))
+    console.letters.write([letter])
+    launched, waits = threading.Event(), threading.Event()
+    launch = Commands._launch
+
+    def slowly(self, *arguments):
+        launched.set()
+        assert waits.wait(PATIENCE)
+        launch(self, *arguments)
+
+    monkeypatch.setattr(Commands, "_launch", slowly)
+
+    async def asked():
+        async with console.client() as client:
+            body = {"ids": [letter.dead_letter_id]}
+            request = asyncio.create_task(asked_one(client, console.signed(), "dead-letters/redrive", body))
+            await asyncio.to_thread(launched.wait, PATIENCE)
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            waits.set()
+            job = console.audit.newest(None, 1)[0].details["job"]
+            await ended_when_there(client, console.signed(), job)
+
+    asyncio.run(asked())
+    until_true(lambda: len(console.audit.newest(None, 9)) > 1, "the end is written")
+    assert [line.outcome for line in console.audit.newest(None, 9)] == [Outcome.DONE, Outcome.BEGUN]
+
+
+async def ended_when_there(client, headers, job):
+    deadline = time.monotonic() + PATIENCE
+    while (await asked_one(client, headers, f"jobs/{job}")).status_code == 404:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    await ended_job(client, headers, job)
+
+
 @pytest.mark.slow
 def test_letters_are_sent_again_by_their_ids_and_what_fails_again_is_told(console):
     good, bad = console.letter(1, payload=message(1)), console.letter(2)
@@ -139,9 +235,9 @@ def test_letters_are_sent_again_by_their_ids_and_what_fails_again_is_told(consol
     assert (told["state"], told["exitCode"]) == ("done", 1)
     assert (told["summary"]["queued"], told["summary"]["failed"]) == (1, 1)
     assert console.letters.count(LetterFilter()) == 2
-    told = run(console, "dead-letters/redrive", {"ids": ["f" * 32]})
+    told = run(console, "dead-letters/redrive", {"ids": [good.dead_letter_id, "f" * 32]})
     assert (told["state"], told["exitCode"]) == ("failed", 2)
-    assert "no dead letter has that id" in told["summary"]["problem"]
+    assert told["summary"]["problem"].startswith("it was refused")
     assert console.audit.newest(None, 1)[0].outcome is Outcome.FAILED
 
 

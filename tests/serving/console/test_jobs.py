@@ -1,6 +1,5 @@
 """Jobs and their runner: no shell, a time limit, an end that is written whatever happens, and what is closed later."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from fan_identity.domain.audit import Entry, Outcome, audit_sk
+from fan_identity.domain.audit import Entry, Fault, Outcome, audit_sk
 from fan_identity.io.audit import AuditLog
 from fan_identity.io.backends import open_operations
 from fan_identity.io.clock import now_ms
@@ -134,13 +133,22 @@ def state_of(pid):
     [
         (Ended(0, b'{"queued": 3, "settings": {"a": "b"}}\n', b""), JobState.DONE, Outcome.DONE, ""),
         (Ended(1, b'noise\n{"queued": 3}\n', b"some failed"), JobState.DONE, Outcome.DONE, ""),
-        (Ended(2, b"", b"x\nerror: 3 letters match\n"), JobState.FAILED, Outcome.FAILED, "3 letters match"),
+        (Ended(1, b'{"note": "/a/path", "counts": {"queued": 3, "x": "y"}}', b""), JobState.DONE, Outcome.DONE, ""),
+        (Ended(2, b"", b"x\nerror: 3 letters match\n"), JobState.FAILED, Outcome.FAILED, "it was refused"),
+        (Ended(3, b"", b"error: /a/path is away"), JobState.FAILED, Outcome.FAILED, "a part is out of reach"),
+        (Ended(7, b"", b"Traceback ...\nKeyError: secret"), JobState.FAILED, Outcome.FAILED, "it failed"),
         (Ended(None, b"[1]", b""), JobState.FAILED, Outcome.UNKNOWN, "it was killed"),
     ],
 )
-def test_how_a_command_ended_is_how_its_job_and_its_action_did(ended, state, outcome, problem):
+def test_how_a_command_ended_is_how_its_job_and_its_action_did(caplog, ended, state, outcome, problem):
+    """What it said, which names addresses and paths, goes to the log and nowhere else."""
     finished = finished_job(job(), ended)
-    assert (finished.state, finished.problem, finished.exit_code) == (state, problem, ended.exit_code)
+    assert (finished.state, finished.exit_code) == (state, ended.exit_code)
+    assert finished.problem.split(":")[0].split(",")[0] == problem
+    told = [getattr(record, "problem", None) for record in caplog.records]
+    assert told == (
+        [] if state is JobState.DONE else [ended.errors.decode().strip().split("\n")[-1].removeprefix("error: ")]
+    )
     assert finished.summary == ({"queued": 3} if b"queued" in ended.output else {})
     entry = end_of(finished)
     assert (entry.outcome, entry.reference) == (outcome, "r1")
@@ -201,23 +209,83 @@ def test_a_runner_that_is_told_half_an_order_does_nothing(tmp_path, jobs):
     assert jobs.recent() == []
 
 
-def test_the_chain_is_checked_again_where_it_grew_and_a_broken_one_is_told(table, jobs, audit):
-    async def checked():
-        threads = Threads()
-        verifying = Verifying(audit, lambda: close_unfinished(audit, jobs, table), threads)
-        verdicts = []
-        for change in (lambda: None, lambda: begun(audit, "killed", gone()), tampered):
-            change()
-            verifying._check()
-            verdicts.append(verifying.verdict)
-        await threads.close()
-        return verdicts
+def test_a_job_that_was_declared_lost_is_not_run_any_more(tmp_path, jobs, audit):
+    one = job()
+    jobs.add(one)
+    lost = msgspec.structs.replace(one, state=JobState.FAILED, ended_at=5)
+    jobs.end(lost)
+    audit.append(end_of(lost))
+    order = {
+        "operations": f"sqlite:///{tmp_path}/operations.db",
+        "job": msgspec.to_builtins(one),
+        "arguments": ["--version"],
+    }
+    module = "fan_identity.serving.console.runner"
+    subprocess.run([sys.executable, "-m", module], input=json.dumps(order).encode(), check=True, timeout=300)
+    assert jobs.get(one.job) == lost
+    assert [line.seq for line in audit.newest(None, 5)] == [1], "it has one end"
 
-    def tampered():
-        table.put({**table.get("AUDIT", audit_sk(1)), "target": "x"})
-        begun(audit, "more")
 
-    empty, closed, broken = asyncio.run(checked())
-    assert (empty.whole, empty.lines) == (True, 0)
-    assert (closed.whole, closed.lines) == (True, 2)
-    assert (broken.whole, broken.seq) == (False, 1)
+@pytest.fixture
+def verifying(table, jobs, audit):
+    return Verifying(audit, lambda: close_unfinished(audit, jobs, table), Threads())
+
+
+def checked(verifying, *, whole_is_due=False):
+    if whole_is_due:
+        verifying._whole_read_at = -1e9
+    verifying._check()
+    return verifying.verdict
+
+
+def test_the_chain_is_checked_where_it_grew_and_the_whole_of_it_now_and_then(table, audit, verifying):
+    assert (checked(verifying).whole, verifying.verdict.lines) == (True, 0)
+    begun(audit, "killed", gone())
+    assert (checked(verifying).whole, verifying.verdict.lines) == (True, 2)
+    table.put({**table.get("AUDIT", audit_sk(1)), "target": "x"})
+    begun(audit, "more")
+    assert (checked(verifying).whole, verifying.verdict.lines) == (True, 3), "only what is new is read"
+    for _ in range(2):  # and it stays broken
+        assert (checked(verifying, whole_is_due=True).whole, verifying.verdict.seq) == (False, 1)
+    assert (checked(verifying).whole, verifying.verdict.seq) == (False, 1)
+
+
+def test_a_changed_line_among_the_new_ones_is_found(table, audit, verifying):
+    begun(audit, "a")
+    checked(verifying)
+    begun(audit, "b")
+    table.put({**table.get("AUDIT", audit_sk(2)), "target": "x"})
+    assert (checked(verifying).seq, verifying.verdict.fault) == (2, Fault.CHANGED)
+
+
+@pytest.mark.parametrize("whole_is_due", [False, True])
+@pytest.mark.parametrize("grown", [0, 1, 3])
+def test_a_tail_that_is_cut_off_while_the_server_runs_is_noticed(table, audit, verifying, grown, whole_is_due):
+    for number in range(4):
+        begun(audit, str(number))
+    assert checked(verifying).whole
+    table.batch_delete([("AUDIT", audit_sk(3)), ("AUDIT", audit_sk(4))])
+    for number in range(grown):
+        begun(audit, f"new {number}")
+    assert not checked(verifying, whole_is_due=whole_is_due).whole
+    assert not checked(verifying).whole, "and it is not forgotten"
+
+
+def test_a_log_older_than_its_key_is_whole_from_the_key_on_and_stays_so(table, jobs):
+    begun(AuditLog(table), "old")
+    keyed = AuditLog(table, b"k" * 32)
+    verifying = Verifying(keyed, lambda: close_unfinished(keyed, jobs, table), Threads())
+    assert (checked(verifying).whole, verifying.verdict.unkeyed) == (True, 1)
+    begun(keyed, "new")
+    begun(keyed, "newer")
+    for due in (False, True):
+        verdict = checked(verifying, whole_is_due=due)
+        assert (verdict.whole, verdict.unkeyed, verdict.lines) == (True, 1, 3)
+    # Somebody without the key writes the keyed lines anew: the boundary that was seen stays.
+    table.batch_delete([("AUDIT", audit_sk(2)), ("AUDIT", audit_sk(3))])
+    forged = AuditLog(table)
+    for name in ("forged", "forged too", "and more"):
+        begun(forged, name)
+    begun(keyed, "the server goes on")
+    for due in (False, True):
+        assert not checked(verifying, whole_is_due=due).whole

@@ -20,7 +20,7 @@ def test_the_document_has_every_route_of_the_console(console):
 
     document, page, answers = asyncio.run(asked())
     assert set(answers.values()) == {401}, "each is a route, and none is open"
-    assert len(answers) == 15
+    assert len(answers) == 16
     assert f"{PREFIX}/dead-letters/redrive" in page
     assert document["paths"][f"{PREFIX}/jobs/{{job}}"]["get"]["parameters"][0]["name"] == "job"
 
