@@ -2,14 +2,18 @@
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
+import grpc
+from google.api_core import exceptions
 from google.api_core.exceptions import DeadlineExceeded, InvalidArgument
-from google.pubsub_v1.types import PullResponse
+from google.api_core.gapic_v1 import routing_header
+from google.pubsub_v1.types import PullRequest, PullResponse
 
 from ..batching import batches
-from ..errors import BackendUnavailableError
+from ..errors import BackendUnavailableError, FanIdentityError
 from ..inflight import Delivery
 from ..ports import ReceivedMessage
 from .endpoint import Endpoint
@@ -21,30 +25,40 @@ _MOST_IDS: Final = 1_000
 _MOST_ID_BYTES: Final = 400_000  # a request of ack ids may have 512 KiB
 _ID_ROUND: Final = 8
 _unwrapped = cast("Callable[[Any], Any]", PullResponse.pb)  # pyright: ignore[reportUnknownMemberType]
+_metadata = cast("Callable[[Any], Any]", routing_header.to_grpc_metadata)  # pyright: ignore[reportUnknownMemberType]
+_failure = cast("Callable[[Any], Exception]", exceptions.from_grpc_error)  # pyright: ignore[reportUnknownMemberType]
 _REQUEST_S: Final = 10.0
+_PULL_S: Final = 120.0  # the service ends a pull without messages sooner by itself
 _TRACES: Final = ("traceparent", "googclient_traceparent")  # Google's own publishers write the second
 
 
 class PubSubCarrier:
     """Pulls from one subscription; see ``Carrier``.
 
-    Unary pull: on an ordered subscription no further message of a key comes while one is outstanding. What Pub/Sub
-    sends in the moment a pull is given up after its wait stays hidden until the subscription's own ack deadline ends.
+    Unary pull: on an ordered subscription no further message of a key comes while one is outstanding. A pull is not
+    given up after a wait, since what is sent in that moment would stay hidden, and its key locked, until the
+    subscription's own ack deadline ends: it stays, and a later ``fetch`` takes what it brings.
+
+    A pull that waits need not see that an acknowledgement unlocked a key (Google's fake looks every 0.5 s), so after
+    one somebody who waits asks again, at once.
 
     Args:
         endpoint: the subscription.
         deadline_s: how long a pulled message is kept from others, seconds.
-        wait_s: how long one pull waits for messages.
+        wait_s: how long one ``fetch`` waits for messages.
     """
 
     fetched_at_once = 100
     renewals_at_once = _MOST_IDS
 
-    def __init__(self, endpoint: Endpoint, deadline_s: int, wait_s: int) -> None:
+    def __init__(self, endpoint: Endpoint, deadline_s: int, wait_s: float) -> None:
         self._endpoint = endpoint
         self._deadline_s = deadline_s
         self._wait_s = wait_s
         self._sequence = itertools.count()
+        self._changed = threading.Condition()
+        self._waiting: list[Any] = []  # pulls that nobody waits for just now
+        self._ordered = self._unlocked = self._stopped = False
 
     def fetch(self) -> list[Delivery]:
         """Pulls messages, and gives them this carrier's deadline in place of the subscription's own."""
@@ -58,20 +72,67 @@ class PubSubCarrier:
         return []
 
     def _pull(self) -> list[Delivery]:
-        subscriber = self._endpoint.subscriber
+        with self._changed:
+            if self._stopped:
+                return []
+            pull: Any = self._waiting.pop() if self._waiting else None
+        if pull is None:
+            pull = self._begin(at_once=False)
+            pull.add_done_callback(self._tell)
+        with self._changed:
+            self._changed.wait_for(lambda: pull.done() or self._unlocked or self._stopped, self._wait_s)
+            unlocked, self._unlocked = self._unlocked, False
+            stays = not pull.done() and not self._stopped
+            if stays:
+                self._waiting.append(pull)
+        if not stays:
+            return self._end(pull)
+        return self._brought(self._begin(at_once=True)) if unlocked else []
+
+    def stop(self) -> None:
+        """Ends the pulls under way and gives back what they brought. No ``fetch`` brings anything any more."""
+        with self._changed:
+            self._stopped = True
+            pulls, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for pull in pulls:
+            with contextlib.suppress(FanIdentityError):
+                brought = self._end(pull)
+                self.give_back([delivery.message.receipt for delivery in brought], 0)
+
+    def _begin(self, *, at_once: bool) -> Any:
+        # The stub and not the client's method, which can only wait.
+        subscription = self._endpoint.subscription
+        request = PullRequest(subscription=subscription, max_messages=self.fetched_at_once, return_immediately=at_once)
+        return self._endpoint.subscriber.transport.pull.future(
+            request,
+            timeout=_REQUEST_S if at_once else _PULL_S,
+            metadata=(_metadata((("subscription", subscription),)),),
+        )
+
+    def _tell(self, pull: Any) -> None:
+        del pull
+        with self._changed:
+            self._changed.notify_all()
+
+    def _end(self, pull: Any) -> list[Delivery]:
+        if not pull.done():
+            pull.cancel()
+        return [] if pull.cancelled() else self._brought(pull)
+
+    def _brought(self, pull: Any) -> list[Delivery]:
         with self._endpoint.translated_errors():
             try:
-                response = subscriber.pull(
-                    subscription=self._endpoint.subscription,
-                    max_messages=self.fetched_at_once,
-                    retry=None,
-                    timeout=self._wait_s,
-                )
-            except DeadlineExceeded:  # nothing came
-                return []
+                response = pull.result()
+            except grpc.RpcError as error:
+                failure = _failure(error)
+                if isinstance(failure, DeadlineExceeded):  # nothing came
+                    return []
+                raise failure from None
         # The plain protobuf message: reading through the client's wrappers costs ten times as much.
-        raw = _unwrapped(response)
-        return [self._delivery(received) for received in raw.received_messages]
+        received = _unwrapped(response).received_messages
+        self._ordered = self._ordered or any(one.message.ordering_key for one in received)
+        return [self._delivery(one) for one in received]
 
     def _delivery(self, received: Any) -> Delivery:
         message = received.message
@@ -119,6 +180,9 @@ class PubSubCarrier:
                         subscriber.acknowledge(
                             subscription=self._endpoint.subscription, ack_ids=batch, retry=None, timeout=_REQUEST_S
                         )
+        with self._changed:
+            self._unlocked = self._ordered
+            self._changed.notify_all()
 
     def give_back(self, receipts: Sequence[str], delay_ms: int) -> None:
         """Nacks messages, or lets their deadlines end after the delay (whole seconds, at most ten minutes)."""

@@ -25,7 +25,7 @@ OPTIONS: Final = frozenset({"endpoint", "receivers", "wait", "deadline"})
 ``endpoint``: host:port. Google's own, such as the regional ``us-east1-pubsub.googleapis.com:443``, with TLS and
 credentials; any other is taken for an emulator. Default PUBSUB_EMULATOR_HOST, else Google's global one.
 ``receivers``: threads that pull, default 2.
-``wait``: seconds one pull waits, default 5; what stopping takes on an idle subscription.
+``wait``: seconds a receiver waits before it looks whether it is to stop, default 5.
 ``deadline``: seconds until retries are given up, default 30.
 """
 
@@ -48,8 +48,9 @@ class PubSubQueue:
         deadline_s = min(max(-(-visibility_timeout_ms // 1_000), 1), MOST_DEADLINE_S)
         self._endpoint = Endpoint(address, setting)
         self._sender = Sender(self._endpoint)
+        self._carrier = PubSubCarrier(self._endpoint, deadline_s, wait_s)
         self._prefetch = Prefetch(
-            PubSubCarrier(self._endpoint, deadline_s, wait_s),
+            self._carrier,
             receivers=receivers,
             visibility_s=deadline_s,
             wait_s=wait_s,
@@ -168,12 +169,14 @@ class PubSubQueue:
     def stop_receiving(self) -> None:
         """For draining: pulls no more, gives back what is not in work; what is in work can still be deleted."""
         self._prefetch.stop_receiving()
+        self._carrier.stop()
 
     def close(self) -> None:
-        """Stops receiving and all threads; takes up to the ``wait`` option. What is in work comes again later."""
+        """Stops receiving and all threads. What is in work comes again later."""
         with _lock:
             if self._key is not None and _queues.get(self._key) is self:
                 del _queues[self._key]
+        self.stop_receiving()
         self._prefetch.close()
 
 

@@ -85,8 +85,8 @@ class Place:
                 file.touch()
                 return self._read("followed file", f"file://{file}", lambda n: self._append(file, n))
             case "enqueueFromDemandStream":
-                topic = self.system.subscription(ordered=False)
-                put = lambda n: self.system.publish(topic, [("", self.activity(n))])  # noqa: E731
+                topic = self.system.subscription()
+                put = lambda n: self.system.publish(topic, [("k", self.activity(n))])  # noqa: E731
                 return self._read("Pub/Sub", topic, put)
             case "scoreUsers":
                 queue = self.system.queue()

@@ -108,6 +108,38 @@ def test_messages_of_a_key_are_received_once_and_in_the_order_sent(topics):
     assert all(message.sent_at_ms > 0 for message in received)
 
 
+@pytest.mark.slow
+def test_a_trickle_of_few_keys_comes_whole_in_order_and_without_standing_still(topics):
+    """While a key is locked pulls wait, and the fake's do not see that it is unlocked: a message a wait is too slow."""
+    name = topics.create(deadline_s=600)  # what is dropped on the way does not come again
+    sender, queue = topics.open(name), topics.open(name)
+    groups = ["one" if number % 2 else f"g{number // 2 % 50}" for number in range(600)]
+    done: dict[str, list[int]] = defaultdict(list)
+    sent = 0
+
+    def trickle() -> None:
+        nonlocal sent
+        for number, group in enumerate(groups):
+            sender.send([entry(group, str(number))])
+            sent += 1
+            time.sleep(0.01)  # the pace of the trickle, nothing waits for it
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+
+    def all_done() -> bool:
+        messages = queue.receive(100)
+        queue.delete([message.receipt for message in messages])
+        for message in messages:
+            done[message.group_id].append(int(message.body))
+        return sum(map(len, done.values())) >= len(groups)
+
+    until(all_done, "all are done")
+    thread.join()
+    assert sent == len(groups)
+    assert done == {group: [n for n, of in enumerate(groups) if of == group] for group in set(groups)}
+
+
 def test_a_message_carries_its_key_and_its_deduplication_id(topics):
     name = topics.create()
     topics.open(name).send([QueueEntry("gruppe ü", "id ü", b"\x00\xff any bytes")])
