@@ -261,6 +261,7 @@ def test_imports_tell_nothing(
     places.assert_clean()
 
 
+@pytest.mark.slow
 def test_the_lambda_tells_nothing(
     cli: CommandLine,
     store: Store,
