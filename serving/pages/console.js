@@ -13,6 +13,7 @@ import { clock, said, whole } from "./console/words.js";
 
 const LEAST_REST_MS = 400;
 const REST_MS = 15_000; // summaries and flags, which change seldom
+const RECOUNTED_MS = 6_000; // by then the server has counted what an action changed, where counting is cheap
 const SECTIONS = ["now", "dead-letters", "flags", "imports", "fans", "audit"];
 const byId = (id) => document.getElementById(id);
 const [login, token, loginProblem, who, leave, nav, connection] = ["login", "token", "login-problem", "who", "leave", "sections", "connection"].map(byId);
@@ -34,7 +35,11 @@ const tools = {
     if (error.kind === "login") leaveFor(error.message);
     return error.kind === "offline" ? `No answer: ${error.message}.` : error.message;
   },
-  changed: () => askRest(run, true),
+  changed() {
+    const mine = run;
+    askRest(mine, true);
+    setTimeout(() => askRest(mine, true), RECOUNTED_MS);
+  },
 };
 
 async function enter() {
@@ -149,6 +154,7 @@ async function askAll(mine) {
 }
 
 async function askRest(mine, now) {
+  if (mine !== run) return;
   if (!now && performance.now() < restAt) return;
   restAt = performance.now() + REST_MS;
   const [letters, switches] = await Promise.allSettled([ask("dead-letters/summary"), ask("flags")]);

@@ -46,7 +46,7 @@ export function auditSection(section, { report }) {
 }
 
 function about({ target, details }) {
-  const more = Object.entries(details ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+  const more = Object.entries(details ?? {}).filter(([, value]) => value !== target).map(([name, value]) => `${name} ${value}`).join(", ");
   return element("span", {}, said(target, 160), more ? element("span", { class: "soft" }, " ", said(more, 300)) : null);
 }
 
@@ -59,9 +59,9 @@ function verified({ verified: whole_, unkeyed, head }) {
     const end = head && typeof head === "object" ? head : { hash: head };
     const to = end.seq ? `, ${counted(end.seq, "line")}` : "";
     const hash = end.hash ? [", to the hash ", code(String(end.hash).slice(0, SHOWN_OF_HASH))] : [];
-    const older = unkeyed ? [` Not protected by the key, since older than it: ${unkeyed === 1 ? "line 1" : `lines 1 to ${whole(unkeyed)}`}.`] : [];
+    const older = unkeyed ? [unkeyed === 1 ? " Line 1 is older than the key, which does not protect it." : ` Lines 1 to ${whole(unkeyed)} are older than the key, which does not protect them.`] : [];
     return [element("span", { class: "state ok" }, "\u25cf The chain is whole"), to, ...hash, ".", ...older];
   }
-  if (whole_ === false) return [element("strong", { class: "problem" }, "\u25a0 The chain is broken: lines were changed or removed. "), "fan-identity audit verify says where."];
+  if (whole_ === false) return [element("strong", { class: "problem" }, "\u25a0 The chain is broken: lines were changed, removed or made with no or another key. "), "fan-identity audit verify says where."];
   return [element("span", { class: "soft" }, "Whether the chain is whole is being worked out.")];
 }
