@@ -23,6 +23,8 @@ def test_nothing_set_means_these_defaults():
     assert set_ones == {
         "arai_max_age": timedelta(days=1),
         "flags_default": True,
+        "metrics_host": "127.0.0.1",
+        "probe_deadline": timedelta(seconds=3),
         "splits": 1,
         "internal_accounts": frozenset(),
         "batch_size": 500,
