@@ -20,6 +20,7 @@ PACKAGES = [
     "pipelines.cli",
     "batch",
     "serving",
+    "serving.console",
     "serving.functions",
     "serving.graphql",
     "serving.http",

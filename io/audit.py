@@ -82,6 +82,8 @@ class AuditLog:
     def append(self, entry: Entry) -> Line:
         """Appends a line; it is durable when this returns. The new head's hash goes to the log, for a copy elsewhere.
 
+        Two entries that are equal, reference and all, are one action told twice: in one millisecond they are one line.
+
         Raises:
             BackendUnavailableError: also where the head is no line of a log: nothing can follow it.
         """

@@ -114,13 +114,19 @@ class _OursOnly(logging.Filter):
     us and is told once.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Held here: when Python ends, modules lose their names, and libraries still log.
+        self._level = _level
+        self._is_ours = _is_ours
+
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        return _level.debug or _is_ours(record)
+        return self._level.debug or self._is_ours(record)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    return record.name.partition(".")[0] == _OURS
+    return record.name.partition(".")[0] == "fan_identity"
 
 
 def _without_data(record: logging.LogRecord) -> logging.LogRecord:

@@ -104,6 +104,7 @@ def redrive(
     # What comes meanwhile, or fails again, is of another run: else one during an outage would not end.
     before = began + 1
     where = msgspec.structs.replace(where, until_ms=before if where.until_ms is None else min(where.until_ms, before))
+    opened.select(where, limit=1)  # a store that is not there is told; the lock's table would make it
     # The lock is kept beside the letters.
     beside = settings.dead_letters or settings.store
     locks = open_table(beside or "", "dead-letters", worker_named("scoreUsers").table_name)

@@ -31,6 +31,7 @@ COMMANDS = [
     *("imports clean", "imports on-event", "imports watch"),
     *("clusters", "clusters build", "clusters show"),
     *("api-keys", "api-keys create", "api-keys list", "api-keys revoke"),
+    *("audit", "audit list", "audit verify"),
 ]
 ESC = "\x1b"
 
@@ -62,7 +63,7 @@ def test_help_has_an_example(cli, command):
     result = cli(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert result.text.startswith(f"Usage: fan-identity {command}".rstrip())
-    if command not in ("dead-letters", "imports", "clusters", "api-keys"):
+    if command not in ("dead-letters", "imports", "clusters", "api-keys", "audit"):
         assert "Examples:" in result.text
         examples = result.text.partition("Examples:")[2].partition("\nOptions:")[0].partition("\nArguments:")[0]
         assert re.search(rf"^ +fan-identity {command}".rstrip(), examples, re.MULTILINE)

@@ -68,8 +68,8 @@ def test_processes_share_one_chain_in_dynamodb_and_tampering_shows(
     ]
     log = AuditLog.of(dynamodb)
     with ThreadPoolExecutor(4) as pool:
-        entry = Entry("here", "service:a", "flags.switch", "scoreUsers", Outcome.DONE)
-        list(pool.map(log.append, [entry] * 20))
+        entries = [Entry(f"h-{n}", "service:a", "flags.switch", "scoreUsers", Outcome.DONE) for n in range(20)]
+        list(pool.map(log.append, entries))
     assert [process.wait(PATIENCE * 5) for process in appending] == [0] * 3
     verdict = log.verify()
     assert (verdict.whole, verdict.lines) == (True, 3 * 12 + 20)
