@@ -135,7 +135,6 @@ class Backends:
         for setting in ("accounts", "identity"):
             _check_address(getattr(settings, setting), setting, ("http", "https"))
         positions = settings.positions or settings.store
-        verifications = settings.verification_table or settings.store or None
         return cls(
             worker=worker,
             queue=queue,
@@ -144,7 +143,7 @@ class Backends:
             dead_letters=dead_letters,
             arai=_address(settings, "arai", TABLES, fallback=settings.table),
             imports=_check_address(settings.table or settings.store, "table" if settings.table else "store", TABLES),
-            verifications=_check_address(verifications, "verification_table", TABLES),
+            verifications=_verifications_address(settings),
             positions=_check_address(positions, "positions", TABLES) or (queue if _is_table(queue) else dead_letters),
             source=source,
             staging_queue=staging,
@@ -181,9 +180,7 @@ class Backends:
             arai=table,
             positions=table,
             imports=table,
-            verifications=_check_address(
-                settings.verification_table or settings.store or None, "verification_table", TABLES
-            ),
+            verifications=_verifications_address(settings),
         )
 
     def reporting(self, settings: Settings, runner: str) -> "Backends":
@@ -459,6 +456,10 @@ def _imports_table(text: str) -> Table:
 
 def _verification_table(text: str) -> Table:
     return open_table(text, "verification-table", worker_named("handleEvent").table_name)
+
+
+def _verifications_address(settings: Settings) -> str | None:
+    return _check_address(settings.verification_table or settings.store or None, "verification_table", TABLES)
 
 
 def operations_address(settings: Settings) -> str:

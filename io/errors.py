@@ -15,6 +15,11 @@ class FanIdentityError(Exception):
     exit_code: ClassVar[int] = 3
 
 
+def text_of(problem: Exception) -> str:
+    """A problem for the log. Errors of ours have no secrets in them; the text of others may hold anything."""
+    return str(problem) if isinstance(problem, FanIdentityError) else type(problem).__name__
+
+
 class UsageError(FanIdentityError):
     """The user's mistake: the message names the setting or file and the remedy."""
 

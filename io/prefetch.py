@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from .errors import FanIdentityError
+from .errors import FanIdentityError, text_of
 from .inflight import Delivery, InFlight
 from .ports import ReceivedMessage
 
@@ -195,7 +195,7 @@ class Prefetch:
                 reachable = True
             except Exception as error:  # whatever it is, the next tick has to come
                 if reachable:
-                    told = error if isinstance(error, FanIdentityError) else type(error).__name__
+                    told = text_of(error)
                     _log.warning("messages in work could not be kept invisible and may come again: %s", told)
                 reachable = False
 

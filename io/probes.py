@@ -92,8 +92,7 @@ class PartList:
         if known is not None:
             self._parts[key] = replace(known, settings=(*known.settings, setting))
             return
-        flag = setting.replace("_", "-")
-        question = ask or question_of(text, flag, self._seconds)
+        question = ask or question_of(text, _flag(setting), self._seconds)
         self._parts[key] = Part(setting, bare_address(text), question, (setting,), text)
 
     @property

@@ -22,7 +22,7 @@ from .addresses import parse_address
 from .backends import Backends, open_operations, scheme_of
 from .clock import now_ms
 from .ending import at_end
-from .errors import FanIdentityError
+from .errors import FanIdentityError, text_of
 from .log_limits import Seldom
 from .ports import Table
 from .registry import WORKERS, Kind, worker_named
@@ -213,9 +213,9 @@ class _Thread:
 
     def _warn(self, error: Exception) -> None:
         if self._is_time_to_warn():
-            # Errors of ours hold no secrets and no users; the text of others may hold anything.
-            text = str(error) if isinstance(error, FanIdentityError) else type(error).__name__
-            _log.warning("this process cannot report itself; it works on, and the console does not see it: %s", text)
+            _log.warning(
+                "this process cannot report itself; it works on, and the console does not see it: %s", text_of(error)
+            )
 
     def stop(self, seconds: float) -> None:
         self._stop.set()

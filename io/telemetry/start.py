@@ -14,7 +14,7 @@ from ... import __version__
 from ..ending import at_end
 from ..settings import Settings
 from ..time_limits import side_by_side
-from . import metrics, tracing
+from . import metrics, otlp, tracing
 from .flushes import Flushes, quietly
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ BATCH_SECONDS: Final = 1.0
 """What a batch nobody waits for does."""
 
 _END_SECONDS: Final = 2.0
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _readers: Final[dict[int, "Readers | None"]] = {}  # by process: a forked one starts its own
 _lock = threading.Lock()  # every step of a pipeline starts telemetry, in threads of their own
 _flushes = Flushes()
@@ -47,7 +46,7 @@ def start(service: str, settings: Settings) -> None:
     """
     if os.getpid() in _readers:
         return
-    metered = _sends_metrics() or (settings.metrics_port is not None and not _is_disabled())
+    metered = otlp.is_sent("METRICS") or (settings.metrics_port is not None and not otlp.is_disabled())
     if not (metered or tracing.is_wanted()):
         return
     with _lock:
@@ -73,7 +72,7 @@ def _start(service: str, settings: Settings, *, metered: bool) -> None:
     if metered:
         from .readers import Readers  # noqa: PLC0415 - only where it is used
 
-        _readers[process] = Readers(service, settings, resource, otlp=_sends_metrics())
+        _readers[process] = Readers(service, settings, resource, otlp=otlp.is_sent("METRICS"))
         metrics.switch.on = True
 
 
@@ -108,17 +107,6 @@ def shutdown() -> None:
     if readers is not None:
         ends.append(partial(readers.shutdown, _END_SECONDS))
     side_by_side(_END_SECONDS, [partial(quietly, end) for end in ends], "telemetry end")
-
-
-def _sends_metrics() -> bool:
-    """Whether OpenTelemetry's own variables name a collector of metrics, and do not turn them off."""
-    if _is_disabled() or os.environ.get("OTEL_METRICS_EXPORTER", "otlp").strip().lower() not in ("", "otlp"):
-        return False
-    return any(os.environ.get(name, "").strip() for name in _ENDPOINTS)
-
-
-def _is_disabled() -> bool:
-    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _forget() -> None:

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from ...domain.traceparent import TraceParent, parse_traceparent
 from ..errors import UsageError
+from . import otlp
 from .sampling import Sampling, sampling_of
 
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _HTTP: Final = "http/protobuf"
 
@@ -55,13 +55,7 @@ def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
     Raises:
         UsageError: the sampler is none of OpenTelemetry's, or its argument no share.
     """
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    if environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() not in ("", "otlp"):
-        return False
-    if not any(environment.get(name, "").strip() for name in _ENDPOINTS):
-        return False
-    return not sampling_of(environment).never
+    return otlp.is_sent("TRACES", environment) and not sampling_of(environment).never
 
 
 def start(resource: Any) -> None:

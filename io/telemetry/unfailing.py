@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
-from ..errors import FanIdentityError
+from ..errors import text_of
 from ..log_limits import Seldom
 from .tracing import NOTHING, Span
 
@@ -33,9 +33,7 @@ class Unfailing:
         if not isinstance(error, Exception):
             return False
         if self._due():
-            # Errors of ours hold no secrets and no users; the text of others may hold anything.
-            text = str(error) if isinstance(error, FanIdentityError) else type(error).__name__
-            _log.warning("telemetry fails, the work goes on: %s", text)
+            _log.warning("telemetry fails, the work goes on: %s", text_of(error))
         return True
 
 

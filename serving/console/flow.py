@@ -20,7 +20,7 @@ from ...domain.flow import FAILED_BATCHES, History, Lag, Moment, QueueState, Rat
 from ...domain.liveness import OUTAGE_PK, Outage
 from ...io.backends import open_operations, open_queue, operations_address, scheme_of
 from ...io.clock import now_ms
-from ...io.errors import FanIdentityError
+from ...io.errors import text_of
 from ...io.ports import Table
 from ...io.queue_state import queue_state
 from ...io.registry import WORKERS
@@ -182,7 +182,7 @@ class _Asked:
             self._last, self.problem = None, "no answer in time"
             return None  # it goes on; the next sample looks for its end
         except Exception as error:  # whatever it is, nothing is known now
-            self._last, self.problem = None, str(error) if isinstance(error, FanIdentityError) else type(error).__name__
+            self._last, self.problem = None, text_of(error)
             _log.debug("the console asks in vain: %s", self.problem)
         self._under_way = None
         return self._last

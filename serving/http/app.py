@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Route
 
-from ...io.errors import FanIdentityError, UsageError
+from ...io.errors import FanIdentityError, UsageError, text_of
 from ...io.telemetry import tracing
 from ..arm import ArmLookup
 from .answers import Receive, Scope, Send
 from .arm_endpoint import PATH, ArmEndpoint
 from .authentication import Authentication
-from .health import Check, Needed, check_all, health, readiness, text_of
+from .health import Check, Needed, check_all, health, readiness
 from .openapi import DOCS_POLICY, docs_page, openapi
 from .request_traces import is_recorded, traced
 from .rest import GuardedRoutes

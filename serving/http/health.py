@@ -8,7 +8,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ...io.errors import BackendUnavailableError, FanIdentityError
+from ...io.errors import BackendUnavailableError, text_of
 
 Check = Callable[[], Awaitable[object]]
 """Asks for an answer; raises where there is none."""
@@ -58,11 +58,6 @@ async def check_all(checks: Mapping[str, Check]) -> dict[str, Exception | None]:
     """What is wrong with each part, None where nothing is."""
     problems = await asyncio.gather(*map(_problem, checks.values()))
     return dict(zip(checks, problems, strict=True))
-
-
-def text_of(problem: Exception) -> str:
-    """A problem for the log. Errors of ours have no secrets in them; the text of others may hold anything."""
-    return str(problem) if isinstance(problem, FanIdentityError) else type(problem).__name__
 
 
 async def _problem(check: Check) -> Exception | None:
